@@ -1,0 +1,35 @@
+//! Compiles the `.proto` files in `swarmkit/` without `protoc`.
+
+use std::{env, fs, path::PathBuf};
+
+use prost::Message as _;
+
+const FILES: [&str; 12] = [
+    "types",
+    "specs",
+    "objects",
+    "control",
+    "dispatcher",
+    "ca",
+    "raft",
+    "logbroker",
+    "resource",
+    "health",
+    "watch",
+    "snapshot",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=swarmkit");
+    let files: Vec<_> = FILES.iter().map(|name| format!("swarmkit/{name}.proto")).collect();
+    let descriptors = protox::compile(files, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        // Sorted maps: the same object always has the same bytes.
+        .btree_map(".")
+        // Payloads (secrets, certificates, raft messages) are cloned by reference count.
+        .bytes(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

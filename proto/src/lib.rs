@@ -1,0 +1,20 @@
+//! The wire contract of a swarm.
+//!
+//! Messages and services of the gRPC package `docker.swarmkit.v1`, generated from our own
+//! `.proto` files in `swarmkit/`, and the identifiers used on that wire. There is no logic here:
+//! what a message means is decided in the rooms above.
+
+pub mod access;
+pub mod id;
+
+/// Messages, clients and servers of the package `docker.swarmkit.v1`.
+#[allow(missing_docs, deprecated, clippy::all)]
+pub mod v1 {
+    tonic::include_proto!("docker.swarmkit.v1");
+}
+
+/// The compiled descriptors of everything in [`v1`], an encoded `google.protobuf.FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+pub use prost_types::{Any, Duration, Timestamp};
