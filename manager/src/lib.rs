@@ -1,1 +1,10 @@
-//! placeholder
+//! What makes a cluster out of nodes.
+//!
+//! The control API, the proxy that takes calls to the leader, the dispatcher that holds the agents'
+//! sessions, the CA, and the reconcilers that decide. They meet in the store and nowhere else.
+//! Deliberately not here: replication itself, and executing containers.
+
+pub mod control;
+pub mod reconcile;
+pub mod reconcilers;
+pub mod time;

@@ -1,0 +1,101 @@
+//! One change of one object, as it travels to watchers and into the log.
+
+use std::sync::Arc;
+
+use skep_proto::v1::{
+    Cluster, Config, Extension, Network, Node, Resource, Secret, Service, Task, Volume,
+};
+
+use crate::{Kind, Object};
+
+macro_rules! any_object {
+    ($($kind:ident),*) => {
+        /// An object of any table, shared.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs)]
+        pub enum AnyObject { $($kind(Arc<$kind>),)* }
+
+        impl AnyObject {
+            /// The table the object belongs to.
+            pub fn kind(&self) -> Kind {
+                match self { $(Self::$kind(_) => Kind::$kind,)* }
+            }
+
+            /// The object's ID.
+            pub fn id(&self) -> &str {
+                match self { $(Self::$kind(object) => &object.id,)* }
+            }
+
+            /// `meta.version.index`, 0 when absent.
+            pub fn version(&self) -> u64 {
+                match self { $(Self::$kind(object) => object.version(),)* }
+            }
+        }
+
+        $(impl From<$kind> for AnyObject {
+            fn from(object: $kind) -> Self { Self::$kind(Arc::new(object)) }
+        })*
+
+        /// Runs `$body` with `$object` bound to the `Arc` inside of any variant.
+        macro_rules! with_object {
+            ($any:expr, $object:ident => $body:expr) => {
+                match $any { $($crate::AnyObject::$kind($object) => $body,)* }
+            };
+        }
+        pub(crate) use with_object;
+    };
+}
+
+any_object!(
+    Node, Service, Task, Network, Cluster, Secret, Config, Resource, Extension, Volume
+);
+
+impl AnyObject {
+    /// The object, if it is a `T`.
+    pub fn get<T: Object>(&self) -> Option<&Arc<T>> {
+        T::peel(self)
+    }
+}
+
+/// One change of one object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The object is new.
+    Create(AnyObject),
+    /// The object replaces an older version of itself.
+    Update {
+        /// What it was.
+        old: AnyObject,
+        /// What it is.
+        new: AnyObject,
+    },
+    /// The object is gone.
+    Remove(AnyObject),
+}
+
+impl Change {
+    /// The object as it is after the change, or as it was before its removal.
+    pub fn object(&self) -> &AnyObject {
+        match self {
+            Self::Create(object) | Self::Update { new: object, .. } | Self::Remove(object) => {
+                object
+            }
+        }
+    }
+
+    /// The object before the change.
+    pub fn old(&self) -> Option<&AnyObject> {
+        match self {
+            Self::Create(_) => None,
+            Self::Update { old, .. } | Self::Remove(old) => Some(old),
+        }
+    }
+
+    /// The object as it is now, if it is a `T` and still there.
+    pub fn current<T: Object>(&self) -> Option<&Arc<T>> {
+        match self {
+            Self::Create(object) | Self::Update { new: object, .. } => object.get(),
+            Self::Remove(_) => None,
+        }
+    }
+}

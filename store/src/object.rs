@@ -1,0 +1,248 @@
+//! What an object must tell the store about itself: its table, name and index keys.
+
+use std::sync::Arc;
+
+use prost::Message;
+use skep_proto::v1::{
+    Annotations, Cluster, Config, Extension, Meta, Network, NetworkAttachmentConfig, Node,
+    Resource, Secret, Service, ServiceSpec, Task, TaskSpec, Volume, task_spec::Runtime,
+};
+
+use crate::{
+    AnyObject, Index,
+    table::{Table, Tables},
+};
+
+/// The table an object belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Node,
+    Service,
+    Task,
+    Network,
+    Cluster,
+    Secret,
+    Config,
+    Resource,
+    Extension,
+    Volume,
+}
+
+impl Kind {
+    /// The word for it in messages and watch requests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Service => "service",
+            Self::Task => "task",
+            Self::Network => "network",
+            Self::Cluster => "cluster",
+            Self::Secret => "secret",
+            Self::Config => "config",
+            Self::Resource => "resource",
+            Self::Extension => "extension",
+            Self::Volume => "volume",
+        }
+    }
+}
+
+/// A message that has a table of its own.
+pub trait Object: Message + Clone + Default + PartialEq + Send + Sync + 'static {
+    /// The table.
+    const KIND: Kind;
+    /// Field number of this kind in `StoreAction.target`.
+    const ACTION_TAG: u32;
+    /// Whether no two objects may have the same name.
+    const UNIQUE_NAMES: bool;
+
+    /// The object's ID.
+    fn id(&self) -> &str;
+    /// Version and times.
+    fn meta(&self) -> &Meta;
+    /// Version and times, to change.
+    fn meta_mut(&mut self) -> &mut Meta;
+    /// The name under which users know it; empty when it has none.
+    fn name(&self) -> &str;
+    /// `annotations` of the object or of its spec.
+    fn annotations(&self) -> &Annotations;
+    /// Calls `add` for every index key besides name and custom keys.
+    fn index(&self, add: &mut dyn FnMut(Index, &str));
+
+    /// The object in an [`AnyObject`].
+    fn wrap(self: Arc<Self>) -> AnyObject;
+    /// The object out of an [`AnyObject`].
+    fn peel(any: &AnyObject) -> Option<&Arc<Self>>;
+    #[doc(hidden)]
+    fn table(tables: &Tables) -> &Table<Self>;
+    #[doc(hidden)]
+    fn table_mut(tables: &mut Tables) -> &mut Table<Self>;
+
+    /// `meta.version.index`, 0 when absent.
+    fn version(&self) -> u64 {
+        self.meta().version().index
+    }
+}
+
+macro_rules! object {
+    ($kind:ident, $table:ident, tag $tag:literal, unique $unique:literal,
+     name |$n:ident| $name:expr, annotations |$a:ident| $annotations:expr,
+     index |$i:ident, $add:ident| $index:block) => {
+        impl Object for $kind {
+            const KIND: Kind = Kind::$kind;
+            const ACTION_TAG: u32 = $tag;
+            const UNIQUE_NAMES: bool = $unique;
+
+            fn id(&self) -> &str {
+                &self.id
+            }
+            fn meta(&self) -> &Meta {
+                $kind::meta(self)
+            }
+            fn meta_mut(&mut self) -> &mut Meta {
+                $kind::meta_mut(self)
+            }
+            fn name(&self) -> &str {
+                let $n = self;
+                $name
+            }
+            fn annotations(&self) -> &Annotations {
+                let $a = self;
+                $annotations
+            }
+            fn index(&self, $add: &mut dyn FnMut(Index, &str)) {
+                let $i = self;
+                $index
+            }
+            fn wrap(self: Arc<Self>) -> AnyObject {
+                AnyObject::$kind(self)
+            }
+            fn peel(any: &AnyObject) -> Option<&Arc<Self>> {
+                match any {
+                    AnyObject::$kind(object) => Some(object),
+                    _ => None,
+                }
+            }
+            fn table(tables: &Tables) -> &Table<Self> {
+                &tables.$table
+            }
+            fn table_mut(tables: &mut Tables) -> &mut Table<Self> {
+                &mut tables.$table
+            }
+        }
+    };
+}
+
+object!(Node, nodes, tag 2, unique false,
+name |node| node.description.as_ref().map_or("", |d| &d.hostname),
+annotations |node| node.spec().annotations(),
+index |node, add| {
+    add(Index::Role, node.role().as_str_name());
+    add(Index::Membership, node.spec().membership().as_str_name());
+});
+
+object!(Service, services, tag 3, unique true,
+name |service| &service.spec().annotations().name,
+annotations |service| service.spec().annotations(),
+index |service, add| {
+    let spec = service.spec();
+    index_task_spec(spec.task(), add);
+    index_networks(&spec.networks, add);
+});
+
+object!(Task, tasks, tag 4, unique false,
+name |task| &task.annotations().name,
+annotations |task| task.annotations(),
+index |task, add| {
+    index_task_spec(task.spec(), add);
+    if !task.service_id.is_empty() {
+        add(Index::Service, &task.service_id);
+        add(Index::Slot, &slot_key(&task.service_id, task.slot));
+    }
+    if !task.node_id.is_empty() {
+        add(Index::Node, &task.node_id);
+    }
+    add(Index::DesiredState, task.desired_state().as_str_name());
+    add(Index::TaskState, task.status().state().as_str_name());
+    for attachment in &task.volumes {
+        add(Index::VolumeAttachment, &attachment.id);
+    }
+});
+
+object!(Network, networks, tag 5, unique true,
+    name |network| &network.spec().annotations().name,
+    annotations |network| network.spec().annotations(),
+    index |_network, _add| {});
+
+object!(Cluster, clusters, tag 6, unique true,
+    name |cluster| &cluster.spec().annotations().name,
+    annotations |cluster| cluster.spec().annotations(),
+    index |_cluster, _add| {});
+
+object!(Secret, secrets, tag 7, unique true,
+    name |secret| &secret.spec().annotations().name,
+    annotations |secret| secret.spec().annotations(),
+    index |_secret, _add| {});
+
+object!(Config, configs, tag 10, unique true,
+    name |config| &config.spec().annotations().name,
+    annotations |config| config.spec().annotations(),
+    index |_config, _add| {});
+
+object!(Resource, resources, tag 8, unique true,
+    name |resource| &resource.annotations().name,
+    annotations |resource| resource.annotations(),
+    index |resource, add| { add(Index::Kind, &resource.kind); });
+
+object!(Extension, extensions, tag 9, unique true,
+    name |extension| &extension.annotations().name,
+    annotations |extension| extension.annotations(),
+    index |_extension, _add| {});
+
+object!(Volume, volumes, tag 11, unique true,
+name |volume| &volume.spec().annotations().name,
+annotations |volume| volume.spec().annotations(),
+index |volume, add| {
+    let spec = volume.spec();
+    if !spec.group.is_empty() {
+        add(Index::Group, &spec.group);
+    }
+    if let Some(driver) = &spec.driver {
+        add(Index::Driver, &driver.name);
+    }
+});
+
+/// The key of [`Index::Slot`].
+pub(crate) fn slot_key(service_id: &str, slot: u64) -> String {
+    format!("{service_id}\0{slot}")
+}
+
+fn index_task_spec(spec: &TaskSpec, add: &mut dyn FnMut(Index, &str)) {
+    index_networks(&spec.networks, add);
+    match &spec.runtime {
+        Some(Runtime::Container(container)) => {
+            add(Index::Runtime, "container");
+            for secret in &container.secrets {
+                add(Index::Secret, &secret.secret_id);
+            }
+            for config in &container.configs {
+                add(Index::Config, &config.config_id);
+            }
+        }
+        Some(Runtime::Attachment(_)) => add(Index::Runtime, "attachment"),
+        Some(Runtime::Generic(generic)) => add(Index::Runtime, &generic.kind.to_lowercase()),
+        None => {}
+    }
+}
+
+/// Where clients attached networks before they moved to the task spec.
+#[allow(deprecated)]
+fn service_networks(spec: &ServiceSpec) -> &[NetworkAttachmentConfig] {
+    &spec.networks
+}
+
+fn index_networks(networks: &[NetworkAttachmentConfig], add: &mut dyn FnMut(Index, &str)) {
+    for network in networks {
+        add(Index::Network, &network.target);
+    }
+}

@@ -1,0 +1,285 @@
+//! The store itself: the speculative head on the leader, the committed snapshot for everyone.
+
+use std::{collections::VecDeque, fmt, sync::Arc};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use skep_proto::{Timestamp, v1::StoreSnapshot};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::{
+    Change, Commit, Error, MAX_PROPOSAL_BYTES, Route, Snapshot, Subscription, Tx,
+    table::Tables,
+    watch::{self, Watchers},
+    wire,
+};
+
+/// Transactions that may wait for their commit at a time. It bounds memory; what comes on top waits
+/// for a free place before it is built.
+const MAX_PENDING: usize = 4096;
+
+/// A transaction on its way into the log.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// Serialised `InternalRaftRequest`.
+    pub data: Bytes,
+}
+
+/// Where a leader's store hands its proposals. Called with the store locked, in log order: it must
+/// neither block nor call back, and must keep the order.
+pub trait Propose: Send + Sync {
+    /// Takes the proposal, or fails with [`Error::Busy`] or [`Error::LostLeadership`].
+    fn propose(&self, proposal: Proposal) -> Result<(), Error>;
+}
+
+/// A committed entry of the log.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its index in the log.
+    pub index: u64,
+    /// Serialised `InternalRaftRequest`; empty for entries that carry none.
+    pub data: Bytes,
+}
+
+/// The store of one manager. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    published: ArcSwap<Snapshot>,
+    /// `Some` while this manager leads.
+    leading: Mutex<Option<Leading>>,
+    watchers: Arc<Mutex<Watchers>>,
+    places: Semaphore,
+    clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+/// What only a leader has.
+struct Leading {
+    /// The committed tables with all pending transactions on top.
+    head: Tables,
+    /// Version that the next transaction's objects get. It starts above the index of the last entry
+    /// of earlier leaders and grows by one a transaction, so it never passes the log index of the
+    /// entry that carries it: no two leaders ever give the same one.
+    next_version: u64,
+    next_request: u64,
+    pending: VecDeque<Pending>,
+    proposals: Arc<dyn Propose>,
+}
+
+struct Pending {
+    request: u64,
+    tables: Tables,
+    changes: Vec<Change>,
+    /// The writer, and others whose answer depends on this transaction.
+    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
+}
+
+impl Store {
+    /// An empty store of a manager that does not lead. `clock` gives the times that writes carry.
+    pub fn new(clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                published: ArcSwap::default(),
+                leading: Mutex::new(None),
+                watchers: Arc::default(),
+                places: Semaphore::new(MAX_PENDING),
+                clock: Box::new(clock),
+            }),
+        }
+    }
+
+    /// An immutable view of what is committed. O(1), takes no lock.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::clone(&self.inner.published.load())
+    }
+
+    /// The present snapshot, and a subscription to all that is committed after it and concerns one
+    /// of `routes`.
+    pub fn watch(&self, routes: impl IntoIterator<Item = Route>) -> (Snapshot, Subscription) {
+        watch::subscribe(&self.inner.watchers, routes)
+    }
+
+    /// Runs a transaction and waits until it is committed.
+    ///
+    /// The closure sees all transactions before it, committed or not, and the next one starts
+    /// without waiting for this one. Whatever it returns, also an error, is returned only when
+    /// everything that it has seen is committed: nobody ever learns of something that never
+    /// happened. If leadership is lost first, the answer is [`Error::LostLeadership`].
+    pub async fn update<R, E: From<Error>>(
+        &self,
+        transaction: impl FnOnce(&mut Tx) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let _place = self
+            .inner
+            .places
+            .acquire()
+            .await
+            .map_err(|_| Error::LostLeadership)?;
+        let (result, committed) = self.begin(transaction)?;
+        if let Some(committed) = committed {
+            committed.await.unwrap_or(Err(Error::LostLeadership))?;
+        }
+        result
+    }
+
+    /// Builds and proposes a transaction. The receiver is told when all it depends on is committed.
+    #[allow(clippy::type_complexity)]
+    fn begin<R, E: From<Error>>(
+        &self,
+        transaction: impl FnOnce(&mut Tx) -> Result<R, E>,
+    ) -> Result<(Result<R, E>, Option<oneshot::Receiver<Result<(), Error>>>), E> {
+        let mut locked = self.inner.leading.lock();
+        let leading = locked.as_mut().ok_or(Error::LostLeadership)?;
+        let mut tx = Tx::new(
+            leading.head.clone(),
+            leading.next_version,
+            (self.inner.clock)(),
+        );
+        let result = transaction(&mut tx);
+        let (tables, changes) = tx.finish();
+        if result.is_err() || changes.is_empty() {
+            let committed = leading.pending.back_mut().map(|last| {
+                let (done, committed) = oneshot::channel();
+                last.waiting.push(done);
+                committed
+            });
+            return Ok((result, committed));
+        }
+        let request = leading.next_request;
+        let data = wire::encode(request, &changes);
+        if data.len() > MAX_PROPOSAL_BYTES {
+            return Err(Error::TooLarge.into());
+        }
+        leading.proposals.propose(Proposal { data })?;
+        leading.next_request = next_request(request);
+        leading.next_version += 1;
+        leading.head = tables.clone();
+        let (done, committed) = oneshot::channel();
+        leading.pending.push_back(Pending {
+            request,
+            tables,
+            changes,
+            waiting: vec![done],
+        });
+        Ok((result, Some(committed)))
+    }
+
+    /// This manager leads from now on: everything in the log of earlier leaders has been applied.
+    /// `first_request` is any number that no other leader uses for its requests (random).
+    pub fn lead(&self, first_request: u64, proposals: Arc<dyn Propose>) {
+        let published = self.snapshot();
+        *self.inner.leading.lock() = Some(Leading {
+            head: published.tables().clone(),
+            next_version: published.index() + 1,
+            next_request: first_request.max(1),
+            pending: VecDeque::new(),
+            proposals,
+        });
+    }
+
+    /// This manager does not lead any more. All waiting transactions fail, each once; they may
+    /// still come back as committed entries.
+    pub fn follow(&self) {
+        fail_pending(&mut self.inner.leading.lock());
+    }
+
+    /// Applies committed entries in log order and publishes them together.
+    ///
+    /// Fails with [`Error::Corrupt`] if one does not decode; nothing of the batch is published then,
+    /// and this manager must stop.
+    pub fn apply(&self, entries: &[Entry]) -> Result<(), Error> {
+        let Some(last) = entries.last() else {
+            return Ok(());
+        };
+        let mut tables = self.inner.published.load().tables().clone();
+        let mut changes = Vec::new();
+        let mut waiting = Vec::new();
+        {
+            let mut leading = self.inner.leading.lock();
+            for entry in entries.iter().filter(|entry| !entry.data.is_empty()) {
+                if let Some(own) = own(&mut leading, &entry.data) {
+                    tables = own.tables;
+                    changes.extend(own.changes);
+                    waiting.extend(own.waiting);
+                } else {
+                    // An entry of someone else: what is pending here was built on something else
+                    // and will not be committed.
+                    fail_pending(&mut leading);
+                    changes.extend(wire::replay(entry.index, &entry.data, &mut tables)?);
+                }
+            }
+        }
+        self.publish(Snapshot::new(last.index, tables), changes);
+        for waiting in waiting {
+            // The writer may have gone away; nobody else waits for the answer.
+            let _ = waiting.send(Ok(()));
+        }
+        Ok(())
+    }
+
+    /// Replaces everything by a snapshot of the log up to `index`. Watchers get only what differs.
+    pub fn restore(&self, index: u64, snapshot: StoreSnapshot) {
+        self.follow();
+        let tables = wire::from_snapshot(snapshot);
+        let changes = wire::difference(self.inner.published.load().tables(), &tables);
+        self.publish(Snapshot::new(index, tables), changes);
+    }
+
+    fn publish(&self, snapshot: Snapshot, changes: Vec<Change>) {
+        let mut watchers = self.inner.watchers.lock();
+        self.inner.published.store(Arc::new(snapshot.clone()));
+        if changes.is_empty() {
+            watchers.advance(snapshot);
+        } else {
+            watchers.publish(Commit { snapshot, changes });
+        }
+    }
+}
+
+impl Snapshot {
+    /// The tables in wire form.
+    pub fn to_wire(&self) -> StoreSnapshot {
+        wire::to_snapshot(self.tables())
+    }
+}
+
+/// The oldest pending transaction, if the entry carries it.
+fn own(leading: &mut Option<Leading>, data: &[u8]) -> Option<Pending> {
+    let pending = &mut leading.as_mut()?.pending;
+    if pending.front()?.request == wire::request_id(data) {
+        pending.pop_front()
+    } else {
+        None
+    }
+}
+
+/// Ends leadership and tells everyone who waits.
+fn fail_pending(leading: &mut Option<Leading>) {
+    for pending in leading
+        .take()
+        .into_iter()
+        .flat_map(|leading| leading.pending)
+    {
+        for waiting in pending.waiting {
+            // The writer may have gone away; nobody else waits for the answer.
+            let _ = waiting.send(Err(Error::LostLeadership));
+        }
+    }
+}
+
+/// Request IDs are never 0: that is what an entry without one reads as.
+fn next_request(request: u64) -> u64 {
+    request.wrapping_add(1).max(1)
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("index", &self.snapshot().index())
+            .finish_non_exhaustive()
+    }
+}

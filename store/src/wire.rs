@@ -1,0 +1,210 @@
+//! Changes as they rest in the log, and tables as they rest in a snapshot: SwarmKit's
+//! `InternalRaftRequest` and `StoreSnapshot`.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use prost::{
+    Message as _,
+    encoding::{self, WireType},
+};
+use skep_proto::v1::{
+    InternalRaftRequest, StoreAction, StoreActionKind, StoreSnapshot, store_action::Target,
+};
+
+use crate::{
+    AnyObject, Change, Error, Object,
+    change::with_object,
+    table::{Table, Tables},
+};
+
+/// Field numbers of `InternalRaftRequest` and `StoreAction`.
+const REQUEST_ID: u32 = 1;
+const REQUEST_ACTION: u32 = 2;
+const ACTION_KIND: u32 = 1;
+
+/// The bytes of `InternalRaftRequest{id, action[]}`, written without copying the objects first.
+pub(crate) fn encode(id: u64, changes: &[Change]) -> Bytes {
+    let lengths: Vec<_> = changes.iter().map(action_len).collect();
+    let total = encoding::uint64::encoded_len(REQUEST_ID, &id)
+        + lengths
+            .iter()
+            .map(|&len| {
+                encoding::key_len(REQUEST_ACTION) + encoding::encoded_len_varint(len as u64) + len
+            })
+            .sum::<usize>();
+    let mut buf = BytesMut::with_capacity(total);
+    encoding::uint64::encode(REQUEST_ID, &id, &mut buf);
+    for (change, len) in changes.iter().zip(lengths) {
+        encoding::encode_key(REQUEST_ACTION, WireType::LengthDelimited, &mut buf);
+        encoding::encode_varint(len as u64, &mut buf);
+        encoding::int32::encode(ACTION_KIND, &(action_kind(change) as i32), &mut buf);
+        with_object!(change.object(), object => encode_target(object, &mut buf));
+    }
+    buf.freeze()
+}
+
+fn encode_target<T: Object>(object: &Arc<T>, buf: &mut BytesMut) {
+    encoding::message::encode(T::ACTION_TAG, &**object, buf);
+}
+
+fn target_len<T: Object>(object: &Arc<T>) -> usize {
+    encoding::message::encoded_len(T::ACTION_TAG, &**object)
+}
+
+fn action_len(change: &Change) -> usize {
+    encoding::int32::encoded_len(ACTION_KIND, &(action_kind(change) as i32))
+        + with_object!(change.object(), object => target_len(object))
+}
+
+fn action_kind(change: &Change) -> StoreActionKind {
+    match change {
+        Change::Create(_) => StoreActionKind::StoreActionCreate,
+        Change::Update { .. } => StoreActionKind::StoreActionUpdate,
+        Change::Remove(_) => StoreActionKind::StoreActionRemove,
+    }
+}
+
+/// The request ID of an entry, without decoding the rest; 0 if there is none.
+pub(crate) fn request_id(mut data: &[u8]) -> u64 {
+    match encoding::decode_key(&mut data) {
+        Ok((REQUEST_ID, WireType::Varint)) => encoding::decode_varint(&mut data).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Applies the actions of a committed entry to `tables` and returns what changed.
+///
+/// The versions and times in the objects are those that the leader gave them. An action that does
+/// not fit (a removal of what is not there) changes nothing: entries are applied after they were
+/// checked on the leader, and a snapshot may already contain them.
+pub(crate) fn replay(index: u64, data: &[u8], tables: &mut Tables) -> Result<Vec<Change>, Error> {
+    let corrupt = |reason: String| Error::Corrupt { index, reason };
+    let request = InternalRaftRequest::decode(data).map_err(|err| corrupt(err.to_string()))?;
+    let mut changes = Vec::with_capacity(request.action.len());
+    for action in request.action {
+        let kind = action.action();
+        let object = target(action).ok_or_else(|| corrupt("action without a target".to_owned()))?;
+        let change = with_object!(object, object => match kind {
+            StoreActionKind::StoreActionCreate | StoreActionKind::StoreActionUpdate => {
+                Some(put(tables, object))
+            }
+            StoreActionKind::StoreActionRemove => take(tables, &object),
+            StoreActionKind::Unknown => {
+                return Err(corrupt("action of an unknown kind".to_owned()));
+            }
+        });
+        changes.extend(change);
+    }
+    Ok(changes)
+}
+
+fn put<T: Object>(tables: &mut Tables, object: Arc<T>) -> Change {
+    match T::table_mut(tables).put(object.clone()) {
+        Some(old) => Change::Update {
+            old: old.wrap(),
+            new: object.wrap(),
+        },
+        None => Change::Create(object.wrap()),
+    }
+}
+
+fn take<T: Object>(tables: &mut Tables, object: &Arc<T>) -> Option<Change> {
+    T::table_mut(tables)
+        .remove(object.id())
+        .map(|old| Change::Remove(old.wrap()))
+}
+
+fn target(action: StoreAction) -> Option<AnyObject> {
+    Some(match action.target? {
+        Target::Node(object) => object.into(),
+        Target::Service(object) => object.into(),
+        Target::Task(object) => object.into(),
+        Target::Network(object) => object.into(),
+        Target::Cluster(object) => object.into(),
+        Target::Secret(object) => object.into(),
+        Target::Resource(object) => object.into(),
+        Target::Extension(object) => object.into(),
+        Target::Config(object) => object.into(),
+        Target::Volume(object) => object.into(),
+    })
+}
+
+/// All tables as a snapshot message.
+pub(crate) fn to_snapshot(tables: &Tables) -> StoreSnapshot {
+    StoreSnapshot {
+        nodes: list(&tables.nodes),
+        services: list(&tables.services),
+        networks: list(&tables.networks),
+        tasks: list(&tables.tasks),
+        clusters: list(&tables.clusters),
+        secrets: list(&tables.secrets),
+        resources: list(&tables.resources),
+        extensions: list(&tables.extensions),
+        configs: list(&tables.configs),
+        volumes: list(&tables.volumes),
+    }
+}
+
+fn list<T: Object>(table: &Table<T>) -> Vec<T> {
+    table
+        .find(crate::By::All)
+        .map(|object| T::clone(object))
+        .collect()
+}
+
+/// Tables filled from a snapshot message.
+pub(crate) fn from_snapshot(snapshot: StoreSnapshot) -> Tables {
+    let mut tables = Tables::default();
+    fill(&mut tables.nodes, snapshot.nodes);
+    fill(&mut tables.services, snapshot.services);
+    fill(&mut tables.networks, snapshot.networks);
+    fill(&mut tables.tasks, snapshot.tasks);
+    fill(&mut tables.clusters, snapshot.clusters);
+    fill(&mut tables.secrets, snapshot.secrets);
+    fill(&mut tables.resources, snapshot.resources);
+    fill(&mut tables.extensions, snapshot.extensions);
+    fill(&mut tables.configs, snapshot.configs);
+    fill(&mut tables.volumes, snapshot.volumes);
+    tables
+}
+
+fn fill<T: Object>(table: &mut Table<T>, objects: Vec<T>) {
+    for object in objects {
+        table.put(Arc::new(object));
+    }
+}
+
+/// What must change to get from `old` to `new`: only objects that differ.
+pub(crate) fn difference(old: &Tables, new: &Tables) -> Vec<Change> {
+    let mut changes = Vec::new();
+    compare(&old.nodes, &new.nodes, &mut changes);
+    compare(&old.services, &new.services, &mut changes);
+    compare(&old.networks, &new.networks, &mut changes);
+    compare(&old.tasks, &new.tasks, &mut changes);
+    compare(&old.clusters, &new.clusters, &mut changes);
+    compare(&old.secrets, &new.secrets, &mut changes);
+    compare(&old.resources, &new.resources, &mut changes);
+    compare(&old.extensions, &new.extensions, &mut changes);
+    compare(&old.configs, &new.configs, &mut changes);
+    compare(&old.volumes, &new.volumes, &mut changes);
+    changes
+}
+
+fn compare<T: Object>(old: &Table<T>, new: &Table<T>, changes: &mut Vec<Change>) {
+    for object in new.find(crate::By::All) {
+        match old.get(object.id()) {
+            None => changes.push(Change::Create(object.clone().wrap())),
+            Some(before) if before != object => changes.push(Change::Update {
+                old: before.clone().wrap(),
+                new: object.clone().wrap(),
+            }),
+            Some(_) => {}
+        }
+    }
+    for object in old.find(crate::By::All) {
+        if new.get(object.id()).is_none() {
+            changes.push(Change::Remove(object.clone().wrap()));
+        }
+    }
+}

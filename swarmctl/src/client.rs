@@ -1,0 +1,59 @@
+//! A connection to the Control service on a manager's Unix socket, in plaintext: who may connect
+//! is decided by the permissions of the socket.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use hyper_util::rt::TokioIo;
+use skep_proto::v1::control_client::ControlClient;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{Error, error::innermost};
+
+/// How long connecting to the socket may take; it is on this machine.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection to one control socket. It dials again by itself when the daemon was restarted.
+#[derive(Debug, Clone)]
+pub struct Client {
+    control: ControlClient<Channel>,
+    socket: PathBuf,
+}
+
+impl Client {
+    /// Connects to `socket`, or says why that is not possible ([`Error::Unreachable`]).
+    pub async fn connect(socket: &Path) -> Result<Self, Error> {
+        let unreachable = |reason: String| Error::Unreachable {
+            socket: socket.to_owned(),
+            reason,
+        };
+        let path = socket.to_owned();
+        let dial = tower::service_fn(move |_| {
+            let path = path.clone();
+            async move { io::Result::Ok(TokioIo::new(UnixStream::connect(path).await?)) }
+        });
+        // The address is never resolved; it is what the server sees as `:authority`.
+        let channel = Endpoint::from_static("http://localhost")
+            .connect_timeout(CONNECT_TIMEOUT)
+            .connect_with_connector(dial)
+            .await
+            .map_err(|error| unreachable(innermost(&error)))?;
+        // Lists of a big cluster are larger than the usual 4 MiB; the peer is trusted.
+        let control = ControlClient::new(channel).max_decoding_message_size(usize::MAX);
+        Ok(Self { control, socket: socket.to_owned() })
+    }
+
+    /// The stub of the Control service. Stubs are cheap and share the connection.
+    pub fn control(&self) -> ControlClient<Channel> {
+        self.control.clone()
+    }
+
+    /// The socket this client was connected to.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+}

@@ -1,0 +1,35 @@
+//! From parameters to service specs.
+//!
+//! What the user did not say stays absent in the spec: for most fields of the wire format absence
+//! has a meaning of its own, the default of the place where the field is used. Three kinds of
+//! parameters: [`NewService`] describes one to create, [`Settings`] are the values both new and
+//! existing services can be given, [`Edits`] change an existing one.
+
+mod edits;
+mod new_service;
+mod settings;
+pub mod values;
+
+pub use edits::Edits;
+pub use new_service::{Mode, NewService};
+pub use settings::{FailureAction, Order, RestartCondition, Settings};
+
+use skep_proto::v1::{ContainerSpec, TaskSpec, task_spec::Runtime};
+
+use crate::Error;
+
+/// The image of services that have none: their command runs as a process of the host.
+///
+/// The wire format demands a syntactically valid image reference of every service, so the
+/// `process` executor has this one. Other executors would look for an image of this name.
+pub const PROCESS_IMAGE: &str = "process";
+
+/// The container of `task`, made if the task has no runtime yet.
+fn container(task: &mut TaskSpec) -> Result<&mut ContainerSpec, Error> {
+    match task.runtime.get_or_insert_with(|| Runtime::Container(ContainerSpec::default())) {
+        Runtime::Container(container) => Ok(container),
+        Runtime::Attachment(_) | Runtime::Generic(_) => {
+            Err(Error::Usage("this service does not run containers or processes".to_owned()))
+        }
+    }
+}
