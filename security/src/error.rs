@@ -119,6 +119,9 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn unusable(what: &'static str, reason: impl ToString) -> Self {
-        Self::Unusable { what, reason: reason.to_string() }
+        Self::Unusable {
+            what,
+            reason: reason.to_string(),
+        }
     }
 }

@@ -51,20 +51,35 @@ impl Subject {
         Self {
             organizations: values(&oid_registry::OID_X509_ORGANIZATION_NAME),
             units: values(&oid_registry::OID_X509_ORGANIZATIONAL_UNIT),
-            common_name: values(&oid_registry::OID_X509_COMMON_NAME).pop().unwrap_or_default(),
+            common_name: values(&oid_registry::OID_X509_COMMON_NAME)
+                .pop()
+                .unwrap_or_default(),
         }
     }
 
     pub(crate) fn identity(&self) -> Result<Identity, Error> {
         let missing = |part| Error::unusable("certificate", format!("its subject has no {part}"));
-        let cluster_id = self.organizations.first().ok_or_else(|| missing("organisation"))?;
-        let unit = self.units.first().ok_or_else(|| missing("organisational unit"))?;
+        let cluster_id = self
+            .organizations
+            .first()
+            .ok_or_else(|| missing("organisation"))?;
+        let unit = self
+            .units
+            .first()
+            .ok_or_else(|| missing("organisational unit"))?;
         if self.common_name.is_empty() {
             return Err(missing("common name"));
         }
         let role = Role::from_ou(unit).ok_or_else(|| {
-            Error::unusable("certificate", format!("its organisational unit {unit:?} is no role"))
+            Error::unusable(
+                "certificate",
+                format!("its organisational unit {unit:?} is no role"),
+            )
         })?;
-        Ok(Identity { node_id: self.common_name.clone(), role, cluster_id: cluster_id.clone() })
+        Ok(Identity {
+            node_id: self.common_name.clone(),
+            role,
+            cluster_id: cluster_id.clone(),
+        })
     }
 }

@@ -27,7 +27,7 @@ mod token;
 
 pub use access::{Access, access};
 pub use authorize::{Caller, authorize, forward_headers};
-pub use credentials::Credentials;
+pub use credentials::{CertificateRequest, Credentials};
 pub use dial::{BoxedIo, Dial, Io, TcpDial};
 pub use error::Error;
 pub use identity::Identity;

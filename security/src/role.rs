@@ -24,7 +24,9 @@ impl Role {
 
     /// The role an organisational unit stands for, if any.
     pub fn from_ou(ou: &str) -> Option<Self> {
-        [Self::Worker, Self::Manager].into_iter().find(|role| role.as_ou() == ou)
+        [Self::Worker, Self::Manager]
+            .into_iter()
+            .find(|role| role.as_ou() == ou)
     }
 }
 

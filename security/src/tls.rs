@@ -1,25 +1,130 @@
-//! Tls.
-use std::sync::Arc;
+//! A node's reloadable identity and how it dials.
 
-use tonic::transport::Channel;
+pub(crate) mod config;
+mod connect;
 
-use crate::{Credentials, Dial, Error};
-/// x
-#[derive(Clone)]
-pub struct Tls {}
-#[allow(missing_docs, unused)]
-impl Tls {
-    pub fn new(credentials: Credentials) -> Self { todo!() }
-    pub fn with_dialer(credentials: Credentials, dialer: Arc<dyn Dial>) -> Self { todo!() }
-    pub fn current(&self) -> Arc<Credentials> { todo!() }
-    pub fn replace(&self, credentials: Credentials) { todo!() }
-    pub fn channel(&self, addr: &str, name: ServerName) -> Result<Channel, Error> { todo!() }
-}
-/// x
+use std::{fmt, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tonic::transport::{Channel, Endpoint};
+
+pub(crate) use connect::{check_address, connect};
+
+use crate::{Credentials, Dial, Error, TcpDial};
+
+/// A connection that is not ready by then is given up.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// HTTP/2 pings while calls are open, and how long their answer may take: a manager that
+/// disappeared without a word is noticed within ten seconds.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// The name a server's certificate must hold. It says what the server is, not where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerName {
-    /// "swarm-manager"
+    /// `swarm-manager`: managers.
     Manager,
-    /// "swarm-ca"
+    /// `swarm-ca`: managers when called for certificates.
     Ca,
 }
+
+impl ServerName {
+    /// The DNS name in the certificate.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Manager => "swarm-manager",
+            Self::Ca => "swarm-ca",
+        }
+    }
+}
+
+/// A node's current [`Credentials`] and how it dials. Clones share both; new connections in both
+/// directions use what was put last, open ones keep what they began with.
+#[derive(Clone)]
+pub struct Tls {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    credentials: ArcSwap<Credentials>,
+    dialer: Arc<dyn Dial>,
+}
+
+impl Tls {
+    /// Dials plain TCP.
+    pub fn new(credentials: Credentials) -> Self {
+        Self::with_dialer(credentials, Arc::new(TcpDial))
+    }
+
+    /// Dials as `dialer` does.
+    pub fn with_dialer(credentials: Credentials, dialer: Arc<dyn Dial>) -> Self {
+        let credentials = ArcSwap::from_pointee(credentials);
+        Self {
+            inner: Arc::new(Inner {
+                credentials,
+                dialer,
+            }),
+        }
+    }
+
+    /// The credentials in use.
+    pub fn current(&self) -> Arc<Credentials> {
+        self.inner.credentials.load_full()
+    }
+
+    /// Puts new credentials in use, for connections opened or accepted from now on.
+    pub fn replace(&self, credentials: Credentials) {
+        self.inner.credentials.store(Arc::new(credentials));
+    }
+
+    /// A channel to `addr` (`host:port`), connected when first used and again after failures, with
+    /// the credentials of that moment. The server must prove to be `name`. Message size limits
+    /// are left to the clients made of it.
+    ///
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::InvalidAddress`]
+    pub fn channel(&self, addr: &str, name: ServerName) -> Result<Channel, Error> {
+        check_address(addr)?;
+        let (tls, addr) = (self.clone(), addr.to_owned());
+        let connector = tower::service_fn(move |_: Uri| {
+            let (tls, addr) = (tls.clone(), addr.clone());
+            async move {
+                let config = tls.current().client_config().clone();
+                connect(&*tls.inner.dialer, config, &addr, name)
+                    .await
+                    .map(TokioIo::new)
+            }
+        });
+        // Twice the limit: dialling and the handshake are bounded one by one, with better errors.
+        let endpoint = endpoint(name).connect_timeout(2 * CONNECT_TIMEOUT);
+        Ok(endpoint.connect_with_connector_lazy(connector))
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("credentials", &self.current())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Requests carry the server's name as authority, as stock clients send it. The scheme of the
+/// endpoint itself stays `http` because TLS is done by the connector.
+pub(crate) fn endpoint(name: ServerName) -> Endpoint {
+    let (uri, origin) = match name {
+        ServerName::Manager => ("http://swarm-manager", "https://swarm-manager"),
+        ServerName::Ca => ("http://swarm-ca", "https://swarm-ca"),
+    };
+    Endpoint::from_static(uri)
+        .origin(Uri::from_static(origin))
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+}
+
+#[cfg(test)]
+mod tests;
