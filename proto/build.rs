@@ -21,10 +21,18 @@ const FILES: [&str; 12] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=swarmkit");
-    let files: Vec<_> = FILES.iter().map(|name| format!("swarmkit/{name}.proto")).collect();
+    let files: Vec<_> = FILES
+        .iter()
+        .map(|name| format!("swarmkit/{name}.proto"))
+        .collect();
     let descriptors = protox::compile(files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    let mut without_comments = descriptors.clone();
+    without_comments.file.iter_mut().for_each(|file| file.source_code_info = None);
+    fs::write(
+        out.join("descriptors.bin"),
+        without_comments.encode_to_vec(),
+    )?;
     tonic_prost_build::configure()
         // Sorted maps: the same object always has the same bytes.
         .btree_map(".")

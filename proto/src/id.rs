@@ -20,7 +20,10 @@ pub fn random() -> String {
 
 /// Whether `text` has the form of an identifier.
 pub fn is_valid(text: &str) -> bool {
-    text.len() == LEN && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+    text.len() == LEN
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
 }
 
 /// `bytes` as a big-endian number in base 36, without leading zeros (`"0"` for zero).

@@ -14,7 +14,6 @@ pub mod v1 {
 }
 
 /// The compiled descriptors of everything in [`v1`], an encoded `google.protobuf.FileDescriptorSet`.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 pub use prost_types::{Any, Duration, Timestamp};
