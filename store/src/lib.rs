@@ -15,6 +15,8 @@ mod object;
 mod snapshot;
 mod store;
 mod table;
+#[doc(hidden)]
+pub mod testing;
 mod tx;
 mod watch;
 mod wire;

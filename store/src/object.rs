@@ -147,7 +147,7 @@ annotations |service| service.spec().annotations(),
 index |service, add| {
     let spec = service.spec();
     index_task_spec(spec.task(), add);
-    index_networks(&spec.networks, add);
+    index_networks(service_networks(spec), add);
 });
 
 object!(Task, tasks, tag 4, unique false,
