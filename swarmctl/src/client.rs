@@ -44,7 +44,10 @@ impl Client {
             .map_err(|error| unreachable(innermost(&error)))?;
         // Lists of a big cluster are larger than the usual 4 MiB; the peer is trusted.
         let control = ControlClient::new(channel).max_decoding_message_size(usize::MAX);
-        Ok(Self { control, socket: socket.to_owned() })
+        Ok(Self {
+            control,
+            socket: socket.to_owned(),
+        })
     }
 
     /// The stub of the Control service. Stubs are cheap and share the connection.

@@ -57,13 +57,13 @@ pub enum Error {
     /// The service was accepted but did not converge.
     #[error(transparent)]
     Progress(#[from] ProgressError),
-    /// Some of several objects failed; each was reported when it happened.
-    #[error("{failed} of {total} failed")]
-    Some {
-        /// How many failed.
-        failed: usize,
-        /// Of how many.
-        total: usize,
+    /// More than one thing failed; each was reported before.
+    #[error("{count} failures")]
+    Several {
+        /// How many.
+        count: usize,
+        /// The exit code they have in common.
+        exit: Exit,
     },
     /// The user stopped waiting (Ctrl-C).
     #[error("interrupted")]
@@ -84,6 +84,7 @@ impl Error {
             Self::Refused(status) if is_transport(status) => Exit::Unreachable,
             Self::Progress(error) => error.exit(),
             Self::Usage(_) => Exit::Usage,
+            Self::Several { exit, .. } => *exit,
             Self::Interrupted => Exit::Interrupted,
             // The reader has what it wanted (`swarmctl ... | head`).
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
@@ -100,7 +101,10 @@ pub(crate) fn is_transport(status: &Status) -> bool {
 /// The text of a refusal: the server's message, or the code if it gave none.
 fn refusal(status: &Status) -> String {
     if is_transport(status) {
-        format!("lost the connection to the control socket: {}", innermost(status))
+        format!(
+            "lost the connection to the control socket: {}",
+            innermost(status)
+        )
     } else if status.message().is_empty() {
         format!("the server failed without a message ({:?})", status.code())
     } else {

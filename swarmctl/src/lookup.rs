@@ -13,12 +13,12 @@ use crate::{Error, client::Client};
 
 macro_rules! lookup {
     ($(#[$doc:meta])* $function:ident -> $object:ident, $kind:literal,
-     $get:ident($get_request:ident.$id:ident -> $one:ident),
+     $get:ident($get_request:ident { $id:ident $(, $rest:ident: $value:expr)? } -> $one:ident),
      $list:ident($list_request:ident, $filters:ident -> $many:ident)) => {
         $(#[$doc])*
         pub(crate) async fn $function(client: &Client, wanted: &str) -> Result<$object, Error> {
             let mut control = client.control();
-            let got = control.$get($get_request { $id: wanted.to_owned(), ..Default::default() });
+            let got = control.$get($get_request { $id: wanted.to_owned() $(, $rest: $value)? });
             if let Some(found) = absent_as_none(got.await)? {
                 return found.$one.ok_or_else(|| Error::Answer(format!("no {}", $kind)));
             }
@@ -26,7 +26,7 @@ macro_rules! lookup {
                 $filters::Filters { names: vec![wanted.to_owned()], ..Default::default() },
                 $filters::Filters { id_prefixes: vec![wanted.to_owned()], ..Default::default() },
             ] {
-                let request = $list_request { filters: Some(filters), ..Default::default() };
+                let request = $list_request { filters: Some(filters) };
                 let mut found = control.$list(request).await?.into_inner().$many;
                 match (found.pop(), found.len()) {
                     (Some(only), 0) => return Ok(only),
@@ -48,25 +48,25 @@ macro_rules! lookup {
 lookup!(
     /// The service `wanted` means.
     service -> Service, "service",
-    get_service(GetServiceRequest.service_id -> service),
+    get_service(GetServiceRequest { service_id, insert_defaults: false } -> service),
     list_services(ListServicesRequest, list_services_request -> services)
 );
 lookup!(
     /// The node `wanted` means; its name is its hostname.
     node -> Node, "node",
-    get_node(GetNodeRequest.node_id -> node),
+    get_node(GetNodeRequest { node_id } -> node),
     list_nodes(ListNodesRequest, list_nodes_request -> nodes)
 );
 lookup!(
     /// The task `wanted` means.
     task -> Task, "task",
-    get_task(GetTaskRequest.task_id -> task),
+    get_task(GetTaskRequest { task_id } -> task),
     list_tasks(ListTasksRequest, list_tasks_request -> tasks)
 );
 lookup!(
     /// The cluster `wanted` means, usually `default`.
     cluster -> Cluster, "cluster",
-    get_cluster(GetClusterRequest.cluster_id -> cluster),
+    get_cluster(GetClusterRequest { cluster_id } -> cluster),
     list_clusters(ListClustersRequest, list_clusters_request -> clusters)
 );
 

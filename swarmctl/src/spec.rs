@@ -26,10 +26,13 @@ pub const PROCESS_IMAGE: &str = "process";
 
 /// The container of `task`, made if the task has no runtime yet.
 fn container(task: &mut TaskSpec) -> Result<&mut ContainerSpec, Error> {
-    match task.runtime.get_or_insert_with(|| Runtime::Container(ContainerSpec::default())) {
+    match task
+        .runtime
+        .get_or_insert_with(|| Runtime::Container(ContainerSpec::default()))
+    {
         Runtime::Container(container) => Ok(container),
-        Runtime::Attachment(_) | Runtime::Generic(_) => {
-            Err(Error::Usage("this service does not run containers or processes".to_owned()))
-        }
+        Runtime::Attachment(_) | Runtime::Generic(_) => Err(Error::Usage(
+            "this service does not run containers or processes".to_owned(),
+        )),
     }
 }

@@ -31,7 +31,12 @@ pub struct Edits {
     #[arg(long, value_name = "EXPRESSION")]
     pub constraint_rm: Vec<String>,
     /// Replace the arguments of the command, one per --args
-    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true, conflicts_with = "command")]
+    #[arg(
+        long,
+        value_name = "ARGUMENT",
+        allow_hyphen_values = true,
+        conflicts_with = "command"
+    )]
     pub args: Vec<String>,
     /// Replace all tasks even if nothing else changes
     #[arg(long)]
@@ -97,7 +102,11 @@ impl Edits {
         if self.constraint_add.is_empty() && self.constraint_rm.is_empty() {
             return;
         }
-        let constraints = &mut spec.task_mut().placement.get_or_insert_default().constraints;
+        let constraints = &mut spec
+            .task_mut()
+            .placement
+            .get_or_insert_default()
+            .constraints;
         constraints.retain(|old| !self.constraint_rm.contains(old));
         for new in &self.constraint_add {
             if !constraints.contains(new) {
@@ -127,14 +136,19 @@ mod tests {
     }
 
     fn edits(line: &[&str]) -> Edits {
-        Line::try_parse_from(["update"].iter().chain(line)).unwrap().edits
+        Line::try_parse_from(["update"].iter().chain(line))
+            .unwrap()
+            .edits
     }
 
     fn service() -> ServiceSpec {
         NewService {
             name: "web".to_owned(),
             env: vec!["A=1".to_owned(), "B=2".to_owned()],
-            labels: vec![("old".to_owned(), "1".to_owned()), ("keep".to_owned(), "1".to_owned())],
+            labels: vec![
+                ("old".to_owned(), "1".to_owned()),
+                ("keep".to_owned(), "1".to_owned()),
+            ],
             constraints: vec!["node.role==worker".to_owned()],
             command: vec!["serve".to_owned(), "--port".to_owned()],
             ..Default::default()
@@ -181,7 +195,9 @@ mod tests {
     #[test]
     fn the_command_is_replaced_whole_or_in_its_arguments() {
         let mut spec = service();
-        edits(&["--args=-v", "--args", "--trace"]).apply(&mut spec).unwrap();
+        edits(&["--args=-v", "--args", "--trace"])
+            .apply(&mut spec)
+            .unwrap();
         assert_eq!(container_of(&spec).command, ["serve"]);
         assert_eq!(container_of(&spec).args, ["-v", "--trace"]);
         edits(&["--", "other", "x"]).apply(&mut spec).unwrap();
@@ -193,7 +209,9 @@ mod tests {
     fn force_counts_up() {
         let mut spec = service();
         edits(&["--force"]).apply(&mut spec).unwrap();
-        edits(&["--force", "--replicas=0"]).apply(&mut spec).unwrap();
+        edits(&["--force", "--replicas=0"])
+            .apply(&mut spec)
+            .unwrap();
         assert_eq!(spec.task().force_update, 2);
     }
 
@@ -201,7 +219,10 @@ mod tests {
     fn values_of_a_container_do_not_fit_other_runtimes() {
         let mut spec = service();
         spec.task_mut().runtime = Some(Runtime::Generic(GenericRuntimeSpec::default()));
-        assert!(matches!(edits(&["--env-add=A=1"]).apply(&mut spec), Err(Error::Usage(_))));
+        assert!(matches!(
+            edits(&["--env-add=A=1"]).apply(&mut spec),
+            Err(Error::Usage(_))
+        ));
         assert!(edits(&["--replicas=2"]).apply(&mut spec).is_ok());
     }
 }

@@ -114,7 +114,10 @@ mod tests {
     #[test]
     fn what_was_not_said_stays_absent() {
         let expected = ServiceSpec {
-            annotations: Some(Annotations { name: "web".to_owned(), ..Default::default() }),
+            annotations: Some(Annotations {
+                name: "web".to_owned(),
+                ..Default::default()
+            }),
             task: Some(TaskSpec {
                 runtime: Some(Runtime::Container(ContainerSpec {
                     image: "process".to_owned(),
@@ -124,10 +127,15 @@ mod tests {
                 })),
                 ..Default::default()
             }),
-            mode: Some(service_spec::Mode::Replicated(ReplicatedService { replicas: 1 })),
+            mode: Some(service_spec::Mode::Replicated(ReplicatedService {
+                replicas: 1,
+            })),
             ..Default::default()
         };
-        assert_eq!(spec(&["--name", "web", "--", "sleep", "100", "--name"]), expected);
+        assert_eq!(
+            spec(&["--name", "web", "--", "sleep", "100", "--name"]),
+            expected
+        );
     }
 
     #[test]
@@ -166,7 +174,9 @@ mod tests {
         let expected = ServiceSpec {
             annotations: Some(Annotations {
                 name: "web".to_owned(),
-                labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+                labels: labels
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .into(),
                 ..Default::default()
             }),
             task: Some(TaskSpec {
@@ -206,7 +216,9 @@ mod tests {
                 }),
                 ..Default::default()
             }),
-            mode: Some(service_spec::Mode::Replicated(ReplicatedService { replicas: 3 })),
+            mode: Some(service_spec::Mode::Replicated(ReplicatedService {
+                replicas: 3,
+            })),
             update: Some(UpdateConfig {
                 parallelism: 0,
                 delay: seconds(2),
@@ -222,16 +234,27 @@ mod tests {
 
     #[test]
     fn a_policy_made_for_one_value_keeps_the_defaults_of_the_others() {
-        let spec = spec(&["--name=a", "--restart-delay=1s", "--update-delay=2s", "--", "true"]);
+        let spec = spec(&[
+            "--name=a",
+            "--restart-delay=1s",
+            "--update-delay=2s",
+            "--",
+            "true",
+        ]);
         let restart = spec.task().restart.unwrap();
-        assert_eq!(restart.condition(), skep_proto::v1::restart_policy::RestartCondition::Any);
+        assert_eq!(
+            restart.condition(),
+            skep_proto::v1::restart_policy::RestartCondition::Any
+        );
         assert_eq!(spec.update.unwrap().parallelism, 1);
     }
 
     #[test]
     fn words_after_an_image_are_arguments_of_its_entrypoint() {
         let spec = spec(&["--name=a", "--image=busybox", "--", "sleep", "1"]);
-        let Some(Runtime::Container(container)) = &spec.task().runtime else { panic!("{spec:?}") };
+        let Some(Runtime::Container(container)) = &spec.task().runtime else {
+            panic!("{spec:?}")
+        };
         assert_eq!(container.image, "busybox");
         assert!(container.command.is_empty());
         assert_eq!(container.args, ["sleep", "1"]);

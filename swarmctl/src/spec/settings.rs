@@ -16,7 +16,7 @@ use crate::Error;
 /// Values of a service; `None` is "not said".
 #[derive(Debug, Clone, Default, Args)]
 pub struct Settings {
-    /// How many tasks to run
+    /// How many tasks to run; a new service has 1 unless this is said
     #[arg(long, value_name = "N")]
     pub replicas: Option<u64>,
     /// Image to run [default: none; the command runs as a process of the host]
@@ -119,7 +119,10 @@ impl Settings {
         self.apply_mode(spec)?;
         self.apply_container(spec)?;
         if let Some(most) = self.replicas_max_per_node {
-            spec.task_mut().placement.get_or_insert_default().max_replicas = most;
+            spec.task_mut()
+                .placement
+                .get_or_insert_default()
+                .max_replicas = most;
         }
         self.apply_restart(spec);
         let reserve = (self.reserve_cpu, self.reserve_memory);
@@ -131,8 +134,13 @@ impl Settings {
     }
 
     fn apply_mode(&self, spec: &mut ServiceSpec) -> Result<(), Error> {
-        let Some(replicas) = self.replicas else { return Ok(()) };
-        match spec.mode.get_or_insert_with(|| Mode::Replicated(Default::default())) {
+        let Some(replicas) = self.replicas else {
+            return Ok(());
+        };
+        match spec
+            .mode
+            .get_or_insert_with(|| Mode::Replicated(Default::default()))
+        {
             Mode::Replicated(replicated) => replicated.replicas = replicas,
             Mode::ReplicatedJob(job) => job.total_completions = replicas,
             Mode::Global(_) | Mode::GlobalJob(_) => {
@@ -179,10 +187,13 @@ impl Settings {
         }
         // A policy that is there but says no condition means "never"; one that is absent means
         // "any". So a new policy has to say what the absent one meant.
-        let restart = spec.task_mut().restart.get_or_insert_with(|| RestartPolicy {
-            condition: WireCondition::Any.into(),
-            ..Default::default()
-        });
+        let restart = spec
+            .task_mut()
+            .restart
+            .get_or_insert_with(|| RestartPolicy {
+                condition: WireCondition::Any.into(),
+                ..Default::default()
+            });
         if let Some(condition) = self.restart_condition {
             restart.condition = match condition {
                 RestartCondition::None => WireCondition::None,
@@ -214,9 +225,10 @@ impl Settings {
         }
         // As with the restart policy: a parallelism of 0 means all at once, an absent
         // configuration means one at a time.
-        let update = spec
-            .update
-            .get_or_insert_with(|| UpdateConfig { parallelism: 1, ..Default::default() });
+        let update = spec.update.get_or_insert_with(|| UpdateConfig {
+            parallelism: 1,
+            ..Default::default()
+        });
         if let Some(parallelism) = self.update_parallelism {
             update.parallelism = parallelism;
         }

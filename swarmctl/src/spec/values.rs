@@ -24,7 +24,9 @@ pub fn label(text: &str) -> Result<(String, String), String> {
 
 /// A number of CPUs such as `0.5`, as billionths of a CPU.
 pub fn cpus(text: &str) -> Result<i64, String> {
-    let cpus: f64 = text.parse().map_err(|_| "expected a number of CPUs such as 0.5".to_owned())?;
+    let cpus: f64 = text
+        .parse()
+        .map_err(|_| "expected a number of CPUs such as 0.5".to_owned())?;
     let nano = (cpus * NANO_CPUS).round();
     // 2^53, the end of the exact integers of an f64, is nine million CPUs.
     if !(0.0..=9e15).contains(&nano) {
@@ -36,7 +38,9 @@ pub fn cpus(text: &str) -> Result<i64, String> {
 /// An amount of memory such as `64MiB`, `64m` or `67108864`, in bytes. Units are powers of 1024.
 pub fn memory(text: &str) -> Result<i64, String> {
     let expected = || "expected an amount of memory such as 64MiB".to_owned();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let shift = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 0,
@@ -51,7 +55,11 @@ pub fn memory(text: &str) -> Result<i64, String> {
     }
     let bytes = number.parse::<f64>().map_err(|_| expected())? * (1_i64 << shift) as f64;
     // Fractions beyond what an f64 holds exactly make no sense here.
-    if bytes <= 9e15 { Ok(bytes.round() as i64) } else { Err(expected()) }
+    if bytes <= 9e15 {
+        Ok(bytes.round() as i64)
+    } else {
+        Err(expected())
+    }
 }
 
 /// A time span such as `10s`, `1m30s` or `500ms`.
@@ -60,7 +68,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
     let span = humantime::parse_duration(text)
         .map_err(|error| format!("expected a time span such as 10s or 1m30s: {error}"))?;
-    if span > LONGEST { Err("expected at most 100 years".to_owned()) } else { Ok(span) }
+    if span > LONGEST {
+        Err("expected at most 100 years".to_owned())
+    } else {
+        Ok(span)
+    }
 }
 
 /// A share from 0 to 1.
@@ -106,7 +118,15 @@ mod tests {
         assert_eq!(memory("64m"), Ok(64 << 20));
         assert_eq!(memory("1.5g"), Ok(3 << 29));
         assert_eq!(memory("7b"), Ok(7));
-        for wrong in ["", "MiB", "-1m", "1x", "1.2.3k", "9223372036854775807k", "999999999999999t"] {
+        for wrong in [
+            "",
+            "MiB",
+            "-1m",
+            "1x",
+            "1.2.3k",
+            "9223372036854775807k",
+            "999999999999999t",
+        ] {
             assert!(memory(wrong).is_err(), "{wrong}");
         }
     }
@@ -124,9 +144,21 @@ mod tests {
     #[test]
     fn durations_cross_the_wire() {
         let span = duration("1m30s 5ms").unwrap();
-        assert_eq!(wire(span), skep_proto::Duration { seconds: 90, nanos: 5_000_000 });
+        assert_eq!(
+            wire(span),
+            skep_proto::Duration {
+                seconds: 90,
+                nanos: 5_000_000
+            }
+        );
         assert_eq!(from_wire(&wire(span)), Some(span));
-        assert_eq!(from_wire(&skep_proto::Duration { seconds: -1, nanos: 0 }), None);
+        assert_eq!(
+            from_wire(&skep_proto::Duration {
+                seconds: -1,
+                nanos: 0
+            }),
+            None
+        );
         assert!(duration("soon").is_err());
         assert!(duration("9999 years").is_err());
     }

@@ -1,0 +1,37 @@
+//! `swarmctl node`.
+
+mod inspect;
+mod ls;
+mod rm;
+mod update;
+
+use clap::Subcommand;
+
+use super::Context;
+use crate::Error;
+
+/// The verbs of nodes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Show a node
+    Inspect(inspect::Inspect),
+    /// List nodes
+    #[command(visible_alias = "list")]
+    Ls(ls::Ls),
+    /// Remove nodes that are down
+    #[command(visible_alias = "remove")]
+    Rm(rm::Rm),
+    /// Change a node
+    Update(update::Update),
+}
+
+impl NodeCommand {
+    pub(crate) async fn run(self, context: &mut Context<'_>) -> Result<(), Error> {
+        match self {
+            Self::Inspect(command) => command.run(context).await,
+            Self::Ls(command) => command.run(context).await,
+            Self::Rm(command) => command.run(context).await,
+            Self::Update(command) => command.run(context).await,
+        }
+    }
+}

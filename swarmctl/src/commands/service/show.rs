@@ -1,0 +1,177 @@
+//! A service as fields for people.
+
+use std::time::Duration;
+
+use skep_proto::v1::{
+    ContainerSpec, ReplicatedService, Resources, Service, TaskSpec, UpdateConfig,
+    restart_policy::RestartCondition,
+    service_spec::Mode,
+    task_spec::Runtime,
+    update_config::{FailureAction, UpdateOrder},
+    update_status::UpdateState,
+};
+
+use crate::{
+    output::{Fields, enum_name, moment},
+    spec::values,
+};
+
+/// What kind of service it is: `replicated`.
+pub(super) fn mode(service: &Service) -> &'static str {
+    match &service.spec().mode {
+        Some(Mode::Replicated(_)) => "replicated",
+        Some(Mode::Global(_)) => "global",
+        Some(Mode::ReplicatedJob(_)) => "replicated job",
+        Some(Mode::GlobalJob(_)) => "global job",
+        None => "unknown",
+    }
+}
+
+/// The fields of `service`; what its spec does not say is left out.
+pub(super) fn fields(service: &Service) -> Fields {
+    let spec = service.spec();
+    let meta = service.meta();
+    let mut fields = Fields::default();
+    fields
+        .add("ID", &service.id)
+        .add("Name", &spec.annotations().name)
+        .maybe("Created at", meta.created_at.as_ref().and_then(moment))
+        .maybe("Updated at", meta.updated_at.as_ref().and_then(moment))
+        .add("Version", meta.version().index)
+        .section("Labels", |section| {
+            section.entries(&spec.annotations().labels);
+        })
+        .add("Mode", mode(service));
+    if let Some(Mode::Replicated(ReplicatedService { replicas })) = &spec.mode {
+        fields.add("Replicas", replicas);
+    }
+    if let Some(status) = &service.update_status {
+        fields.section("Update status", |section| {
+            section
+                .add("State", enum_name(status.state, UpdateState::as_str_name))
+                .maybe("Started at", status.started_at.as_ref().and_then(moment))
+                .maybe(
+                    "Completed at",
+                    status.completed_at.as_ref().and_then(moment),
+                )
+                .add("Message", &status.message);
+        });
+    }
+    task(&mut fields, spec.task());
+    for (name, config) in [("Update", &spec.update), ("Rollback", &spec.rollback)] {
+        if let Some(config) = config {
+            fields.section(name, |section| update(section, config));
+        }
+    }
+    fields
+}
+
+/// The fields of the spec of a task.
+pub(crate) fn task(fields: &mut Fields, task: &TaskSpec) {
+    match &task.runtime {
+        Some(Runtime::Container(spec)) => container(fields, spec),
+        Some(Runtime::Attachment(_)) => drop(fields.add("Runtime", "attachment")),
+        Some(Runtime::Generic(generic)) => drop(fields.add("Runtime", &generic.kind)),
+        None => {}
+    }
+    if let Some(placement) = &task.placement {
+        fields.section("Placement", |section| {
+            section.add("Constraints", placement.constraints.join(", "));
+            if placement.max_replicas > 0 {
+                section.add("Max replicas per node", placement.max_replicas);
+            }
+        });
+    }
+    if let Some(wanted) = &task.resources {
+        for (name, part) in [
+            ("Reservations", &wanted.reservations),
+            ("Limits", &wanted.limits),
+        ] {
+            if let Some(part) = part {
+                fields.section(name, |section| resources(section, part));
+            }
+        }
+    }
+    if let Some(restart) = &task.restart {
+        fields.section("Restart", |section| {
+            section
+                .add(
+                    "Condition",
+                    enum_name(restart.condition, RestartCondition::as_str_name),
+                )
+                .maybe("Delay", restart.delay.as_ref().map(span));
+            if restart.max_attempts > 0 {
+                section.add("Max attempts", restart.max_attempts);
+            }
+            section.maybe("Window", restart.window.as_ref().map(span));
+        });
+    }
+}
+
+fn container(fields: &mut Fields, container: &ContainerSpec) {
+    fields.section("Container", |section| {
+        section
+            .add("Image", &container.image)
+            .add("Command", container.command.join(" "))
+            .add("Args", container.args.join(" "))
+            .add("Env", container.env.join(" "))
+            .add("Dir", &container.dir)
+            .add("User", &container.user)
+            .add("Stop signal", &container.stop_signal)
+            .maybe(
+                "Stop grace period",
+                container.stop_grace_period.as_ref().map(span),
+            );
+    });
+}
+
+fn update(section: &mut Fields, config: &UpdateConfig) {
+    section
+        .add("Parallelism", config.parallelism)
+        .maybe("Delay", config.delay.as_ref().map(span))
+        .add("Order", enum_name(config.order, UpdateOrder::as_str_name))
+        .add(
+            "On failure",
+            enum_name(config.failure_action, FailureAction::as_str_name),
+        )
+        .maybe("Monitor", config.monitor.as_ref().map(span))
+        .add("Max failure ratio", config.max_failure_ratio);
+}
+
+/// The fields of an amount of resources.
+pub(crate) fn resources(section: &mut Fields, resources: &Resources) {
+    if resources.nano_cpus != 0 {
+        section.add("CPUs", resources.nano_cpus as f64 / 1e9);
+    }
+    if resources.memory_bytes != 0 {
+        section.add("Memory", bytes(resources.memory_bytes));
+    }
+}
+
+/// `bytes` in the largest unit of which it is a whole number.
+fn bytes(bytes: i64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.iter().find(|(shift, _)| bytes % (1 << shift) == 0);
+    unit.map_or_else(
+        || format!("{bytes} B"),
+        |(shift, name)| format!("{} {name}", bytes >> shift),
+    )
+}
+
+/// A time span as it is written on the command line.
+pub(crate) fn span(span: &skep_proto::Duration) -> String {
+    let span = values::from_wire(span).unwrap_or(Duration::ZERO);
+    humantime::format_duration(span).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_shown_in_its_largest_whole_unit() {
+        assert_eq!(bytes(64 << 20), "64 MiB");
+        assert_eq!(bytes(3 << 29), "1536 MiB");
+        assert_eq!(bytes(1023), "1023 B");
+    }
+}
