@@ -53,7 +53,10 @@ mod tests {
                 bound.as_millis()
             })
             .collect();
-        assert_eq!(sequence, [100, 300, 700, 1500, 3100, 6300, 8000, 8000, 8000]);
+        assert_eq!(
+            sequence,
+            [100, 300, 700, 1500, 3100, 6300, 8000, 8000, 8000]
+        );
         assert_eq!(next_bound(Duration::MAX), MAX);
     }
 

@@ -40,18 +40,27 @@ impl Dependencies {
     }
 
     pub(crate) fn put_secret(&self, secret: v1::Secret) {
-        self.inner.write().secrets.insert(secret.id.clone(), Arc::new(secret));
+        self.inner
+            .write()
+            .secrets
+            .insert(secret.id.clone(), Arc::new(secret));
     }
 
     /// Removes a secret, and with it the variants made for single tasks: their removal carries the
     /// plain ID.
     pub(crate) fn remove_secret(&self, id: &str) {
         let of_tasks = format!("{id}.");
-        self.inner.write().secrets.retain(|key, _| key != id && !key.starts_with(&of_tasks));
+        self.inner
+            .write()
+            .secrets
+            .retain(|key, _| key != id && !key.starts_with(&of_tasks));
     }
 
     pub(crate) fn put_config(&self, config: v1::Config) {
-        self.inner.write().configs.insert(config.id.clone(), Arc::new(config));
+        self.inner
+            .write()
+            .configs
+            .insert(config.id.clone(), Arc::new(config));
     }
 
     pub(crate) fn remove_config(&self, id: &str) {
@@ -74,7 +83,10 @@ mod tests {
     use super::*;
 
     fn secret(id: &str, data: &'static str) -> v1::Secret {
-        let mut secret = v1::Secret { id: id.to_owned(), ..Default::default() };
+        let mut secret = v1::Secret {
+            id: id.to_owned(),
+            ..Default::default()
+        };
         secret.spec_mut().data = data.into();
         secret
     }
@@ -96,7 +108,10 @@ mod tests {
         let dependencies = Dependencies::default();
         dependencies.put_secret(secret("s", "hunter2"));
         let shown = format!("{dependencies:?}");
-        assert!(shown.contains("\"s\"") && !shown.contains("hunter2"), "{shown}");
+        assert!(
+            shown.contains("\"s\"") && !shown.contains("hunter2"),
+            "{shown}"
+        );
         dependencies.clear();
         assert!(dependencies.secret("s", "t").is_none());
     }

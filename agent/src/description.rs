@@ -20,7 +20,10 @@ pub(crate) fn describe(
         hostname: hostname.to_owned(),
         platform: Some(v1::Platform {
             // The form of `uname -m`, which is what stock engines send.
-            architecture: rustix::system::uname().machine().to_string_lossy().into_owned(),
+            architecture: rustix::system::uname()
+                .machine()
+                .to_string_lossy()
+                .into_owned(),
             os: "linux".to_owned(),
         }),
         resources: Some(v1::Resources {
@@ -44,17 +47,24 @@ pub(crate) fn describe(
 /// Processors this process may use, in billionths.
 fn nano_cpus() -> i64 {
     let processors = thread::available_parallelism().map_or(1, usize::from);
-    i64::try_from(processors).unwrap_or(i64::MAX).saturating_mul(1_000_000_000)
+    i64::try_from(processors)
+        .unwrap_or(i64::MAX)
+        .saturating_mul(1_000_000_000)
 }
 
 /// Memory of the machine in bytes, 0 if the kernel does not tell.
 fn memory_bytes() -> i64 {
-    fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text)).unwrap_or_default()
+    fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| total(&text))
+        .unwrap_or_default()
 }
 
 /// `MemTotal` of `/proc/meminfo` in bytes.
 fn total(meminfo: &str) -> Option<i64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kilobytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kilobytes.checked_mul(1024)
 }
@@ -70,7 +80,7 @@ mod tests {
             "host",
             &BTreeMap::new(),
             v1::NodeTlsInfo::default(),
-            &NullExecutor::default(),
+            &NullExecutor,
         );
         let resources = description.resources.unwrap();
         assert!(resources.nano_cpus >= 1_000_000_000);
@@ -82,7 +92,10 @@ mod tests {
 
     #[test]
     fn memory_is_read_in_kilobytes() {
-        assert_eq!(total("MemFree: 1 kB\nMemTotal:       2048 kB\n"), Some(2 << 20));
+        assert_eq!(
+            total("MemFree: 1 kB\nMemTotal:       2048 kB\n"),
+            Some(2 << 20)
+        );
         assert_eq!(total("MemTotal: many kB\n"), None);
         assert_eq!(total(""), None);
     }

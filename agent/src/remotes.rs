@@ -35,7 +35,10 @@ pub(crate) struct Remote {
 
 impl From<v1::Peer> for Remote {
     fn from(peer: v1::Peer) -> Self {
-        Self { node_id: peer.node_id, addr: peer.addr }
+        Self {
+            node_id: peer.node_id,
+            addr: peer.addr,
+        }
     }
 }
 
@@ -47,16 +50,23 @@ pub(crate) struct Remotes {
 }
 
 impl Remotes {
-    /// What `path` holds (nothing if it does not exist) with `configured` added.
+    /// What `path` holds (nothing if it does not exist) with `configured` added. A file that
+    /// makes no sense is no reason not to start: the configuration may name a manager.
     pub(crate) fn open(
         path: PathBuf,
         configured: impl IntoIterator<Item = Remote>,
     ) -> io::Result<Self> {
         let stored: Vec<Remote> = match disk::read(&path, MAX_FILE)? {
-            Some(bytes) => serde_json::from_slice(&bytes)?,
+            Some(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                tracing::error!(path = %path.display(), %error, "the stored managers are ignored");
+                Vec::new()
+            }),
             None => Vec::new(),
         };
-        let mut remotes = Self { path, weights: BTreeMap::new() };
+        let mut remotes = Self {
+            path,
+            weights: BTreeMap::new(),
+        };
         for remote in stored.into_iter().chain(configured) {
             remotes.observe(&remote, LISTED);
         }
@@ -140,14 +150,20 @@ mod tests {
     use super::*;
 
     fn remote(name: &str) -> Remote {
-        Remote { node_id: name.to_owned(), addr: format!("{name}:2377") }
+        Remote {
+            node_id: name.to_owned(),
+            addr: format!("{name}:2377"),
+        }
     }
 
     fn listed(names: &[&str]) -> Vec<v1::WeightedPeer> {
         names
             .iter()
             .map(|name| v1::WeightedPeer {
-                peer: Some(v1::Peer { node_id: (*name).to_owned(), addr: format!("{name}:2377") }),
+                peer: Some(v1::Peer {
+                    node_id: (*name).to_owned(),
+                    addr: format!("{name}:2377"),
+                }),
                 weight: LISTED,
             })
             .collect()
@@ -167,7 +183,11 @@ mod tests {
     #[test]
     fn a_failing_manager_is_rarely_chosen() {
         let weights = BTreeMap::from([("bad", -10), ("good", 10)]);
-        assert_eq!(choose(&weights, 0.00001), Some(&"bad"), "but never out of reach");
+        assert_eq!(
+            choose(&weights, 0.00001),
+            Some(&"bad"),
+            "but never out of reach"
+        );
         assert_eq!(choose(&weights, 0.01), Some(&"good"));
         assert_eq!(choose(&weights, 0.999), Some(&"good"));
         assert_eq!(choose(&BTreeMap::<&str, i64>::new(), 0.5), None);
@@ -181,17 +201,29 @@ mod tests {
         assert!(remotes.listed(&listed(&["b", "c"])));
         assert!(!remotes.listed(&listed(&["c", "b"])), "the same set");
         assert!(!remotes.listed(&[]));
-        assert!(!remotes.listed(&[v1::WeightedPeer::default()]), "nobody is named");
-        assert_eq!(remotes.weights.keys().collect::<Vec<_>>(), [&remote("b"), &remote("c")]);
+        assert!(
+            !remotes.listed(&[v1::WeightedPeer::default()]),
+            "nobody is named"
+        );
+        assert_eq!(
+            remotes.weights.keys().collect::<Vec<_>>(),
+            [&remote("b"), &remote("c")]
+        );
 
         remotes.save().unwrap();
         assert_eq!(
             fs::read_to_string(&path).unwrap(),
             r#"[{"node_id":"b","addr":"b:2377"},{"node_id":"c","addr":"c:2377"}]"#
         );
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let again = Remotes::open(path, []).unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        let again = Remotes::open(path.clone(), []).unwrap();
         assert_eq!(again.weights.len(), 2);
+        fs::write(&path, "[{").unwrap();
+        let again = Remotes::open(path, [remote("a")]).unwrap();
+        assert_eq!(again.weights.keys().collect::<Vec<_>>(), [&remote("a")]);
     }
 
     proptest! {

@@ -1,0 +1,354 @@
+//! From a task to the process it asks for, or to the reason why it cannot be had.
+
+use std::{collections::BTreeMap, ffi::OsStr, path::PathBuf, time::Duration};
+
+use rustix::process::Signal;
+use skep_proto::v1::{self, container_spec::Isolation, port_config::PublishMode, task_spec};
+
+use super::{PROCESS_IMAGE, signal, user};
+
+/// How long a task may take to stop if it does not say.
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+/// Where commands are looked for if neither the task nor the daemon says.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A process to start, and how to stop it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) program: String,
+    pub(super) args: Vec<String>,
+    /// The whole environment: nothing is inherited but `PATH`, and that is in here.
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) dir: PathBuf,
+    pub(super) user: String,
+    pub(super) stop_signal: Signal,
+    pub(super) grace: Duration,
+}
+
+impl Plan {
+    /// The plan of a task; the error says what of the task cannot be had here.
+    pub(super) fn new(task: &v1::Task) -> Result<Self, String> {
+        let spec = match &task.spec().runtime {
+            Some(task_spec::Runtime::Container(spec)) => spec,
+            Some(task_spec::Runtime::Attachment(_)) => {
+                return Err("the process executor has no networks to attach to".to_owned());
+            }
+            Some(task_spec::Runtime::Generic(generic)) => {
+                return Err(format!(
+                    "the process executor cannot run a task of kind {:?}",
+                    generic.kind
+                ));
+            }
+            None => return Err("the task says nothing to run".to_owned()),
+        };
+        if !spec.image.is_empty() && spec.image != PROCESS_IMAGE {
+            return Err(format!(
+                "image {:?} cannot be run by the process executor: it runs commands of the host; \
+                 use image {PROCESS_IMAGE:?} or a node with the docker executor",
+                spec.image
+            ));
+        }
+        let unsupported = unsupported(task, spec);
+        if !unsupported.is_empty() {
+            return Err(format!(
+                "the process executor cannot give a task: {}; use a node with the docker executor",
+                unsupported.join(", ")
+            ));
+        }
+        let mut words = spec.command.iter().chain(&spec.args).cloned();
+        let program = words
+            .next()
+            .filter(|program| !program.is_empty())
+            .ok_or("there is no command to run: set the command or the arguments of the service")?;
+        let stop_signal = match spec.stop_signal.as_str() {
+            "" => Signal::TERM,
+            text => signal::parse(text)
+                .ok_or_else(|| format!("stop signal {text:?} is not known on this host"))?,
+        };
+        let plan = Self {
+            program,
+            args: words.collect(),
+            env: environment(&spec.env),
+            // The daemon's own directory means nothing to a task.
+            dir: if spec.dir.is_empty() {
+                "/".into()
+            } else {
+                spec.dir.clone().into()
+            },
+            user: spec.user.clone(),
+            stop_signal,
+            grace: grace(spec),
+        };
+        if plan.strings().any(|string| string.contains('\0')) {
+            return Err("the command, environment or directory has a zero byte in it".to_owned());
+        }
+        Ok(plan)
+    }
+
+    /// Checks against this host what can be known before the start.
+    pub(super) fn check(&self) -> Result<(), String> {
+        user::resolve(&self.user)?;
+        if !self.dir.is_dir() {
+            return Err(format!(
+                "directory {:?} does not exist on this host",
+                self.dir
+            ));
+        }
+        let found = if self.program.contains('/') {
+            self.dir.join(&self.program).is_file()
+        } else {
+            let path = self.env.get("PATH").map_or("", String::as_str);
+            std::env::split_paths(OsStr::new(path)).any(|dir| dir.join(&self.program).is_file())
+        };
+        if !found {
+            return Err(format!(
+                "command {:?} was not found on this host",
+                self.program
+            ));
+        }
+        Ok(())
+    }
+
+    fn strings(&self) -> impl Iterator<Item = &str> {
+        let dir = self.dir.to_str();
+        let env = self
+            .env
+            .iter()
+            .flat_map(|(key, value)| [key.as_str(), value.as_str()]);
+        let words = self
+            .args
+            .iter()
+            .map(String::as_str)
+            .chain([self.program.as_str()]);
+        words.chain(env).chain(dir)
+    }
+}
+
+/// How long the task may take to stop after its signal.
+fn grace(spec: &v1::ContainerSpec) -> Duration {
+    match &spec.stop_grace_period {
+        // A negative period is none at all.
+        Some(period) => Duration::try_from(*period).unwrap_or_default(),
+        None => DEFAULT_GRACE,
+    }
+}
+
+/// `PATH` of the daemon, with the task's `K=V` over it; `K` alone removes.
+fn environment(env: &[String]) -> BTreeMap<String, String> {
+    let path = std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned());
+    let mut variables = BTreeMap::from([("PATH".to_owned(), path)]);
+    for entry in env {
+        match entry.split_once('=') {
+            Some(("", _)) => {}
+            Some((key, value)) => {
+                variables.insert(key.to_owned(), value.to_owned());
+            }
+            None => {
+                variables.remove(entry);
+            }
+        }
+    }
+    variables
+}
+
+/// What the task asks for and a plain process cannot have, as users call it.
+fn unsupported(task: &v1::Task, spec: &v1::ContainerSpec) -> Vec<&'static str> {
+    let resources = task.spec().resources.as_ref();
+    let limits = resources.and_then(|resources| resources.limits.as_ref());
+    let limited = limits.is_some_and(|limits| {
+        limits.nano_cpus != 0 || limits.memory_bytes != 0 || !limits.generic.is_empty()
+    });
+    let swap = resources.is_some_and(|resources| {
+        resources.swap_bytes.is_some() || resources.memory_swappiness.is_some()
+    });
+    let template = spec.env.iter().any(|entry| entry.contains("{{"));
+    let health = spec.healthcheck.as_ref().is_some_and(|check| {
+        // ["NONE"] switches off what an image brings, which is nothing here.
+        !check.test.is_empty() && check.test != ["NONE"]
+    });
+    // A process binds the host's ports itself: that is a published port only if it is the same
+    // one and published on this host.
+    let ports = task
+        .endpoint
+        .iter()
+        .flat_map(|endpoint| &endpoint.ports)
+        .any(|port| {
+            port.publish_mode() != PublishMode::Host || port.published_port != port.target_port
+        });
+    let dns = spec.dns_config.as_ref().is_some_and(|dns| {
+        !(dns.nameservers.is_empty() && dns.search.is_empty() && dns.options.is_empty())
+    });
+    let privileges = spec
+        .privileges
+        .as_ref()
+        .is_some_and(|it| *it != v1::Privileges::default());
+    [
+        (
+            "mounts",
+            !spec.mounts.is_empty() || !task.volumes.is_empty(),
+        ),
+        ("secrets", !spec.secrets.is_empty()),
+        ("configs", !spec.configs.is_empty()),
+        ("networks", !task.networks.is_empty()),
+        (
+            "published ports (but host ports equal to the target)",
+            ports,
+        ),
+        ("cpu or memory limits", limited),
+        ("swap settings", swap),
+        ("templates in the environment", template),
+        ("a health check", health),
+        ("a hostname", !spec.hostname.is_empty()),
+        ("dns settings", dns),
+        ("extra hosts", !spec.hosts.is_empty()),
+        ("extra groups", !spec.groups.is_empty()),
+        ("a terminal", spec.tty),
+        ("an open standard input", spec.open_stdin),
+        ("a read-only root", spec.read_only),
+        ("privileges", privileges),
+        ("an init process", spec.init == Some(true)),
+        ("isolation", spec.isolation() != Isolation::Default),
+        ("a limit of processes", spec.pids_limit > 0),
+        ("sysctls", !spec.sysctls.is_empty()),
+        (
+            "capabilities",
+            !(spec.capability_add.is_empty() && spec.capability_drop.is_empty()),
+        ),
+        ("ulimits", !spec.ulimits.is_empty()),
+        ("an oom score", spec.oom_score_adj != 0),
+    ]
+    .into_iter()
+    .filter_map(|(name, asked)| asked.then_some(name))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(change: impl FnOnce(&mut v1::Task, &mut v1::ContainerSpec)) -> v1::Task {
+        let mut spec = v1::ContainerSpec {
+            command: vec!["sleep".to_owned()],
+            ..Default::default()
+        };
+        let mut task = v1::Task::default();
+        change(&mut task, &mut spec);
+        task.spec_mut().runtime = Some(task_spec::Runtime::Container(spec));
+        task
+    }
+
+    fn refused(change: impl FnOnce(&mut v1::Task, &mut v1::ContainerSpec)) -> String {
+        Plan::new(&task(change)).unwrap_err()
+    }
+
+    #[test]
+    fn command_and_args_are_one_line() {
+        let plan = Plan::new(&task(|_, spec| {
+            spec.image = "process".to_owned();
+            spec.args = vec!["5".to_owned()];
+        }))
+        .unwrap();
+        assert_eq!(
+            (plan.program.as_str(), plan.args.as_slice()),
+            ("sleep", &["5".to_owned()][..])
+        );
+        assert_eq!(
+            (plan.stop_signal, plan.grace),
+            (Signal::TERM, Duration::from_secs(10))
+        );
+        assert_eq!(plan.dir, PathBuf::from("/"));
+
+        let plan = Plan::new(&task(|_, spec| {
+            spec.command.clear();
+            spec.args = vec!["true".to_owned()];
+            spec.stop_signal = "QUIT".to_owned();
+            spec.stop_grace_period = Some(skep_proto::Duration {
+                seconds: 1,
+                nanos: 500_000_000,
+            });
+        }))
+        .unwrap();
+        assert_eq!((plan.program.as_str(), plan.args.len()), ("true", 0));
+        assert_eq!(
+            (plan.stop_signal, plan.grace),
+            (Signal::QUIT, Duration::from_millis(1500))
+        );
+    }
+
+    #[test]
+    fn the_environment_is_the_tasks_and_path() {
+        let env = environment(&["A=1".into(), "A=2=3".into(), "=x".into(), "GONE".into()]);
+        assert_eq!(env.keys().collect::<Vec<_>>(), ["A", "PATH"]);
+        assert_eq!(env["A"], "2=3");
+        assert!(!environment(&["PATH".into()]).contains_key("PATH"));
+        assert_eq!(environment(&["PATH=/x".into()])["PATH"], "/x");
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused_by_name() {
+        assert!(refused(|_, spec| spec.image = "nginx".into()).starts_with("image \"nginx\""));
+        assert!(refused(|_, spec| spec.command.clear()).contains("no command"));
+        assert!(refused(|_, spec| spec.stop_signal = "NOPE".into()).contains("\"NOPE\""));
+        assert!(refused(|_, spec| spec.args = vec!["a\0b".into()]).contains("zero byte"));
+        let text = refused(|task, spec| {
+            spec.mounts.push(v1::Mount::default());
+            spec.env = vec!["NAME={{.Task.Name}}".into()];
+            spec.hostname = "h".into();
+            let limits = v1::Resources {
+                memory_bytes: 1,
+                ..Default::default()
+            };
+            task.spec_mut().resources = Some(v1::ResourceRequirements {
+                limits: Some(limits),
+                ..Default::default()
+            });
+        });
+        for part in ["mounts", "cpu or memory limits", "templates", "a hostname"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(Plan::new(&v1::Task::default()).is_err(), "nothing to run");
+    }
+
+    #[test]
+    fn reservations_and_host_ports_are_fine() {
+        let port = |mode, published| v1::PortConfig {
+            target_port: 80,
+            published_port: published,
+            publish_mode: mode as i32,
+            ..Default::default()
+        };
+        let with = |port| {
+            task(|task, _| {
+                let half = v1::Resources {
+                    nano_cpus: 5,
+                    memory_bytes: 5,
+                    ..Default::default()
+                };
+                task.spec_mut().resources = Some(v1::ResourceRequirements {
+                    reservations: Some(half),
+                    ..Default::default()
+                });
+                task.endpoint = Some(v1::Endpoint {
+                    ports: vec![port],
+                    ..Default::default()
+                });
+            })
+        };
+        assert!(Plan::new(&with(port(PublishMode::Host, 80))).is_ok());
+        assert!(Plan::new(&with(port(PublishMode::Host, 8080))).is_err());
+        assert!(Plan::new(&with(port(PublishMode::Ingress, 80))).is_err());
+    }
+
+    #[test]
+    fn the_host_is_checked_before_the_start() {
+        let check = |change: fn(&mut v1::ContainerSpec)| {
+            Plan::new(&task(|_, spec| change(spec))).unwrap().check()
+        };
+        check(|_| ()).unwrap();
+        check(|spec| spec.command = vec!["/bin/sh".into()]).unwrap();
+        assert!(check(|spec| spec.command = vec!["no-such-command".into()]).is_err());
+        assert!(check(|spec| spec.command = vec!["/no/such".into()]).is_err());
+        assert!(check(|spec| spec.dir = "/no/such".into()).is_err());
+        assert!(check(|spec| spec.user = "no-such-user".into()).is_err());
+    }
+}

@@ -1,0 +1,312 @@
+//! Sessions with managers, one after the other, for as long as the agent lives.
+//!
+//! A session is five loops beside each other: heartbeats, the session's own stream, assignments,
+//! log subscriptions, status reports. The end of any of them ends the session, and the next one is
+//! opened with another choice of manager. The session ID is kept, so that a manager that still
+//! knows it resumes the session instead of registering the node anew.
+
+mod report;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use skep_proto::v1::{
+    self, dispatcher_client::DispatcherClient, log_broker_client::LogBrokerClient,
+};
+use skep_security::{Credentials, ServerName, Tls};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, transport::Channel};
+
+use crate::{
+    assignments::{Chain, Changes},
+    backoff::Backoff,
+    description::describe,
+    error::Error,
+    executor::Executor,
+    remotes::{FAILED, Remote, Remotes},
+    reporter::Reporter,
+    worker,
+};
+
+/// How long a manager may take to answer a call, or to register the node.
+const ANSWER: Duration = Duration::from_secs(5);
+/// The time between heartbeats if the manager names none, and the shortest and longest it may
+/// name: a period of nothing would make the loop spin.
+const PERIOD: Duration = Duration::from_secs(5);
+const MIN_PERIOD: Duration = Duration::from_millis(100);
+const MAX_PERIOD: Duration = Duration::from_secs(3600);
+/// How often the node looks whether it has changed.
+const LOOK: Duration = Duration::from_secs(20);
+/// The largest message from a manager: all secrets, configs and tasks of a node come in one.
+const MAX_MESSAGE: usize = 64 << 20;
+
+type Client = DispatcherClient<Channel>;
+
+/// What a node tells about itself, and how it dials.
+pub(crate) struct NodeInfo {
+    pub(crate) hostname: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) tls: Tls,
+    pub(crate) executor: Arc<dyn Executor>,
+}
+
+/// The owner of the session.
+pub(crate) struct Sessions {
+    pub(crate) node: NodeInfo,
+    pub(crate) worker: worker::Handle,
+    pub(crate) reporter: Arc<Reporter>,
+    pub(crate) remotes: Remotes,
+    pub(crate) backoff: Backoff,
+    /// Of the last session, empty before the first.
+    pub(crate) session_id: String,
+    /// The newest message of any session.
+    pub(crate) latest: watch::Sender<Option<Arc<v1::SessionMessage>>>,
+    /// Whether there was a session.
+    pub(crate) ready: watch::Sender<bool>,
+}
+
+/// Why a session ended.
+enum End {
+    /// The node is not what it told any more: it registers again, at once.
+    Changed,
+    Failed(Error),
+}
+
+impl Sessions {
+    /// Holds sessions until told to stop.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.next() => {}
+            }
+        }
+    }
+
+    /// One session, from the choice of a manager to its end.
+    async fn next(&mut self) {
+        let Some(remote) = self.remotes.choose(rand::random()).cloned() else {
+            tracing::error!("{}", Error::NoManager);
+            self.backoff.grow();
+            return sleep(self.backoff.wait(1.0)).await;
+        };
+        sleep(self.backoff.wait(rand::random())).await;
+        match self.session(&remote).await {
+            End::Changed => tracing::info!("the node changed and registers again"),
+            End::Failed(error) => {
+                tracing::warn!(manager = remote.addr, %error, "session ended");
+                self.remotes.observe(&remote, FAILED);
+                self.backoff.grow();
+            }
+        }
+    }
+
+    async fn session(&mut self, remote: &Remote) -> End {
+        let identity = self.node.tls.current();
+        let description = self.describe(&identity);
+        let opened = self.open(remote, description.clone()).await;
+        let (channel, client, mut stream) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return End::Failed(error),
+        };
+        let id = self.session_id.clone();
+        let changed = changed(&self.node, &description, &identity);
+        let (latest, remotes) = (&self.latest, &mut self.remotes);
+        let receive = async {
+            loop {
+                match stream.message().await {
+                    Ok(Some(message)) => take(latest, remotes, message),
+                    Ok(None) => break Error::Ended { call: "session" },
+                    Err(status) => break Error::call("session")(status),
+                }
+            }
+        };
+        let error = tokio::select! {
+            error = receive => error,
+            error = heartbeats(client.clone(), &id) => error,
+            error = assignments(client.clone(), &id, &self.worker) => error,
+            error = subscriptions(channel) => error,
+            error = report::report(client, &id, &self.reporter) => error,
+            () = changed => return End::Changed,
+        };
+        End::Failed(error)
+    }
+
+    /// Dials and registers: until the manager's first message.
+    async fn open(
+        &mut self,
+        remote: &Remote,
+        description: v1::NodeDescription,
+    ) -> Result<(Channel, Client, tonic::Streaming<v1::SessionMessage>), Error> {
+        const CALL: &str = "session";
+        let dial = |source| Error::Dial {
+            addr: remote.addr.clone(),
+            source,
+        };
+        let channel = self
+            .node
+            .tls
+            .channel(&remote.addr, ServerName::Manager)
+            .map_err(dial)?;
+        let mut client =
+            DispatcherClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let request = v1::SessionRequest {
+            description: Some(description),
+            session_id: self.session_id.clone(),
+        };
+        let (stream, first) = answered(CALL, async {
+            let mut stream = client.session(request).await?.into_inner();
+            let first = stream.message().await?;
+            Ok((stream, first))
+        })
+        .await?;
+        let first = first.ok_or(Error::Ended { call: CALL })?;
+        tracing::info!(manager = remote.addr, "session opened");
+        self.session_id = first.session_id.clone();
+        self.backoff.reset();
+        // The manager may be a new one, or have lost what the last one was told.
+        self.reporter.all_due();
+        take(&self.latest, &mut self.remotes, first);
+        self.ready.send_replace(true);
+        Ok((channel, client, stream))
+    }
+
+    fn describe(&self, identity: &Credentials) -> v1::NodeDescription {
+        describe_node(&self.node, identity)
+    }
+}
+
+fn describe_node(node: &NodeInfo, identity: &Credentials) -> v1::NodeDescription {
+    describe(
+        &node.hostname,
+        &node.labels,
+        identity.tls_info(),
+        node.executor.as_ref(),
+    )
+}
+
+/// Takes a message of the session's own stream.
+fn take(
+    latest: &watch::Sender<Option<Arc<v1::SessionMessage>>>,
+    remotes: &mut Remotes,
+    message: v1::SessionMessage,
+) {
+    // A short file, and rarely another one: not worth a thread.
+    if remotes.listed(&message.managers)
+        && let Err(error) = remotes.save()
+    {
+        tracing::error!(%error, "cannot store the list of managers");
+    }
+    latest.send_replace(Some(Arc::new(message)));
+}
+
+/// Ends when the node or its identity is another one than it told.
+async fn changed(node: &NodeInfo, told: &v1::NodeDescription, identity: &Arc<Credentials>) {
+    loop {
+        sleep(LOOK).await;
+        let current = node.tls.current();
+        if !Arc::ptr_eq(&current, identity) || describe_node(node, &current) != *told {
+            return;
+        }
+    }
+}
+
+async fn heartbeats(mut client: Client, session_id: &str) -> Error {
+    loop {
+        let request = v1::HeartbeatRequest {
+            session_id: session_id.to_owned(),
+        };
+        match answered("heartbeat", client.heartbeat(request)).await {
+            Ok(response) => sleep(period(response.into_inner().period)).await,
+            Err(error) => return error,
+        }
+    }
+}
+
+/// The wait before the next heartbeat.
+fn period(named: Option<skep_proto::Duration>) -> Duration {
+    match named.and_then(|period| Duration::try_from(period).ok()) {
+        None | Some(Duration::ZERO) => PERIOD,
+        Some(period) => period.clamp(MIN_PERIOD, MAX_PERIOD),
+    }
+}
+
+async fn assignments(mut client: Client, session_id: &str, worker: &worker::Handle) -> Error {
+    const CALL: &str = "assignments";
+    let request = v1::AssignmentsRequest {
+        session_id: session_id.to_owned(),
+    };
+    // No time limit: a manager may say nothing, not even the response's head, for long.
+    let mut stream = match client.assignments(request).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return Error::call(CALL)(status),
+    };
+    let mut chain = Chain::default();
+    loop {
+        match stream.message().await {
+            Ok(Some(message)) => {
+                if let Err(error) = chain.follow(&message) {
+                    return error;
+                }
+                worker.apply(Changes::from(message)).await;
+            }
+            Ok(None) => return Error::Ended { call: CALL },
+            Err(status) => return Error::call(CALL)(status),
+        }
+    }
+}
+
+/// Listens for log subscriptions. Nothing is published yet, but a manager counts on the stream.
+async fn subscriptions(channel: Channel) -> Error {
+    const CALL: &str = "log subscriptions";
+    let mut client = LogBrokerClient::new(channel);
+    let listening = async {
+        let request = v1::ListenSubscriptionsRequest {};
+        let mut stream = client.listen_subscriptions(request).await?.into_inner();
+        while let Some(message) = stream.message().await? {
+            tracing::debug!(subscription_id = message.id, "logs are not published yet");
+        }
+        Ok(())
+    };
+    match listening.await {
+        Ok(()) => Error::Ended { call: CALL },
+        Err(status) if tonic::Status::code(&status) == Code::Unimplemented => {
+            // A manager without a log broker: that is no reason to leave it.
+            std::future::pending().await
+        }
+        Err(status) => Error::call(CALL)(status),
+    }
+}
+
+/// The answer to a call, if it comes in time.
+async fn answered<T>(
+    call: &'static str,
+    answer: impl Future<Output = Result<T, tonic::Status>>,
+) -> Result<T, Error> {
+    match timeout(ANSWER, answer).await {
+        Ok(answer) => answer.map_err(Error::call(call)),
+        Err(_) => Err(Error::Timeout {
+            call,
+            seconds: ANSWER.as_secs(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_period_makes_heartbeats_spin() {
+        let named = |seconds, nanos| period(Some(skep_proto::Duration { seconds, nanos }));
+        assert_eq!(period(None), PERIOD);
+        assert_eq!(named(0, 0), PERIOD);
+        assert_eq!(named(-5, 0), PERIOD);
+        assert_eq!(named(0, 1), MIN_PERIOD);
+        assert_eq!(named(4, 500_000_000), Duration::from_millis(4500));
+        assert_eq!(named(i64::MAX, 0), MAX_PERIOD);
+    }
+}

@@ -1,0 +1,355 @@
+//! The owner of one task: performs its steps, keeps its status on disk and hands it to the
+//! reporter.
+//!
+//! A status is on disk before anyone hears of it, so what a manager was told is never forgotten.
+
+use std::{io, sync::Arc, time::Duration};
+
+use skep_proto::{
+    Timestamp,
+    v1::{self, TaskState, task_status::RuntimeStatus},
+};
+use tokio::{sync::watch, time::sleep};
+
+use super::{Outcome, Step, next};
+use crate::{
+    dependencies::Dependencies,
+    executor::{Adopted, Controller, Executor, Failure, TaskContext},
+    reporter::Reporter,
+    task_store::TaskStore,
+};
+
+/// How long after a temporary failure a step is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What all tasks of a node share.
+pub(crate) struct Shared {
+    pub(crate) executor: Arc<dyn Executor>,
+    pub(crate) store: TaskStore,
+    pub(crate) reporter: Arc<Reporter>,
+    pub(crate) dependencies: Dependencies,
+}
+
+/// What is wanted of a task now.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    pub(crate) task: Arc<v1::Task>,
+    pub(crate) end: End,
+}
+
+/// Wishes beyond the desired state. Only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    /// None: the desired state rules.
+    No,
+    /// The agent stops its tasks.
+    Stop,
+    /// Nothing may be left of the task.
+    Remove,
+}
+
+/// Where a task comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A manager just assigned it.
+    Manager,
+    /// It was here before the daemon started.
+    Disk,
+}
+
+impl Order {
+    fn desired(&self) -> TaskState {
+        let desired = self.task.desired_state();
+        if self.end == End::No {
+            desired
+        } else {
+            desired.max(TaskState::Shutdown)
+        }
+    }
+
+    fn stops(&self) -> bool {
+        self.desired() >= TaskState::Shutdown
+    }
+}
+
+/// The task and its owner's means.
+pub(crate) struct Runner {
+    shared: Arc<Shared>,
+    orders: watch::Receiver<Order>,
+    id: String,
+    /// The task as it is on disk.
+    kept: Option<Arc<v1::Task>>,
+    status: v1::TaskStatus,
+    state: watch::Sender<TaskState>,
+}
+
+impl Runner {
+    /// The runner of the task in `orders`, and its state as it goes.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        orders: watch::Receiver<Order>,
+        origin: Origin,
+    ) -> (Self, watch::Receiver<TaskState>) {
+        let task = Arc::clone(&orders.borrow().task);
+        let status = task.status().clone();
+        let (state, watched) = watch::channel(status.state());
+        let kept = (origin == Origin::Disk).then(|| Arc::clone(&task));
+        (
+            Self {
+                shared,
+                orders,
+                id: task.id.clone(),
+                kept,
+                status,
+                state,
+            },
+            watched,
+        )
+    }
+
+    /// Runs the task until it is removed from this node.
+    pub(crate) async fn run(mut self) {
+        if self.status.state() > TaskState::Assigned {
+            self.shared.reporter.put(&self.id, self.status.clone());
+        }
+        if let Err(error) = self.keep().await {
+            let why = format!("cannot keep the task on this node: {error}");
+            self.enter(Outcome::failed(self.status.state(), why), None)
+                .await;
+        }
+        let mut controller = self.controller().await;
+        if let Some(controller) = &mut controller {
+            self.adopt(controller.as_mut()).await;
+        }
+        loop {
+            let order = self.orders.borrow_and_update().clone();
+            if order.end == End::Remove {
+                return self.remove(controller).await;
+            }
+            if let Err(error) = self.keep().await {
+                tracing::error!(task_id = self.id, %error, "cannot store a task's update");
+            }
+            let step = next(self.status.state(), order.desired());
+            let (Some(controller), true) = (&mut controller, step != Step::Hold) else {
+                if self.orders.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let Some(result) = self.perform(step, controller.as_mut()).await else {
+                continue;
+            };
+            match result {
+                Ok(mut outcome) => {
+                    if outcome.state == TaskState::Shutdown && order.end == End::Stop {
+                        outcome.message = "stopped with the agent of the node".to_owned();
+                    }
+                    self.enter(outcome, controller.container()).await;
+                }
+                Err(why) => {
+                    tracing::warn!(
+                        task_id = self.id,
+                        ?step,
+                        why,
+                        "a task's step is tried again"
+                    );
+                    tokio::select! {
+                        () = sleep(RETRY) => {}
+                        _ = self.orders.changed() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Performs a step; `None` if it was left because the task shall stop now.
+    async fn perform(
+        &mut self,
+        step: Step,
+        controller: &mut dyn Controller,
+    ) -> Option<Result<Outcome, String>> {
+        let state = self.status.state();
+        let orders = &mut self.orders;
+        Some(match step {
+            Step::Hold => return None,
+            Step::Enter(state) => Ok(Outcome::entered(state)),
+            Step::Prepare => {
+                let result = unless_stopped(orders, controller.prepare()).await?;
+                Outcome::of(state, TaskState::Ready, result)
+            }
+            Step::Start => {
+                let result = unless_stopped(orders, controller.start()).await?;
+                Outcome::of(state, TaskState::Running, result)
+            }
+            Step::Wait => match unless_stopped(orders, controller.wait()).await? {
+                Ok(exit) => Ok(Outcome::exited(&exit)),
+                Err(failure) => Outcome::of(state, TaskState::Failed, Err(failure)),
+            },
+            // Never left: its grace period must not start again.
+            Step::Shutdown => Outcome::of(state, TaskState::Shutdown, controller.shutdown().await),
+        })
+    }
+
+    /// The task's controller; without one the task has failed.
+    async fn controller(&mut self) -> Option<Box<dyn Controller>> {
+        let context = TaskContext {
+            task: Arc::clone(&self.orders.borrow().task),
+            dir: self.shared.store.dir(&self.id),
+            dependencies: self.shared.dependencies.clone(),
+        };
+        loop {
+            match self.shared.executor.controller(context.clone()) {
+                Ok(controller) => return Some(controller),
+                Err(Failure::Fatal(err)) => {
+                    let mut outcome = Outcome::failed(self.status.state(), err);
+                    outcome.message = "resolving controller failed".to_owned();
+                    self.enter(outcome, None).await;
+                    return None;
+                }
+                Err(Failure::Temporary(why)) => {
+                    tracing::warn!(task_id = self.id, why, "no controller for a task yet");
+                    sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Takes up what an earlier daemon left of the task.
+    async fn adopt(&mut self, controller: &mut dyn Controller) {
+        let state = self.status.state();
+        if state <= TaskState::Accepted || state >= TaskState::Complete {
+            return;
+        }
+        let adopted = loop {
+            match controller.adopt(state).await {
+                Ok(adopted) => break adopted,
+                Err(Failure::Fatal(why)) => break Adopted::Gone(why),
+                Err(Failure::Temporary(why)) => {
+                    tracing::warn!(task_id = self.id, why, "cannot look for a task's rest yet");
+                    sleep(RETRY).await;
+                }
+            }
+        };
+        match adopted {
+            Adopted::Absent => {}
+            Adopted::Running if state < TaskState::Running => {
+                let outcome = Outcome::entered(TaskState::Running);
+                self.enter(outcome, controller.container()).await;
+            }
+            Adopted::Running => {}
+            Adopted::Gone(why) => {
+                let outcome = Outcome::failed(TaskState::Running, why);
+                self.enter(outcome, controller.container()).await;
+            }
+        }
+    }
+
+    /// The task is in another state: on disk, then for the manager.
+    async fn enter(&mut self, outcome: Outcome, container: Option<v1::ContainerStatus>) {
+        let Outcome {
+            state,
+            message,
+            err,
+        } = outcome;
+        if state <= self.status.state() {
+            // Nothing leads here, and a manager would not take it.
+            tracing::error!(task_id = self.id, ?state, "a task's state must grow");
+            return;
+        }
+        tracing::debug!(task_id = self.id, ?state, err, "task");
+        self.status = v1::TaskStatus {
+            timestamp: Some(Timestamp::from(std::time::SystemTime::now())),
+            state: state as i32,
+            message,
+            err,
+            runtime_status: container.map(RuntimeStatus::Container),
+            ..Default::default()
+        };
+        let (id, status) = (self.id.clone(), self.status.clone());
+        if let Err(error) = self
+            .blocking(move |store| store.put_status(&id, &status))
+            .await
+        {
+            // Telling the manager is worth more than remembering.
+            tracing::error!(task_id = self.id, %error, "cannot store a task's status");
+        }
+        self.shared.reporter.put(&self.id, self.status.clone());
+        self.state.send_replace(state);
+    }
+
+    /// Stores the task as it is wanted now, if that is not on disk yet.
+    async fn keep(&mut self) -> io::Result<()> {
+        let task = Arc::clone(&self.orders.borrow().task);
+        if self
+            .kept
+            .as_ref()
+            .is_some_and(|kept| Arc::ptr_eq(kept, &task))
+        {
+            return Ok(());
+        }
+        let stored = Arc::clone(&task);
+        self.blocking(move |store| store.put_task(&stored)).await?;
+        self.kept = Some(task);
+        Ok(())
+    }
+
+    /// Ends the task and all traces of it on this node, however long it takes.
+    async fn remove(&mut self, mut controller: Option<Box<dyn Controller>>) {
+        while let Err(why) = self.try_remove(controller.as_deref_mut()).await {
+            tracing::warn!(task_id = self.id, why, "cannot remove a task yet");
+            sleep(RETRY).await;
+        }
+        self.shared.reporter.forget(&self.id);
+    }
+
+    async fn try_remove(
+        &mut self,
+        controller: Option<&mut (dyn Controller + 'static)>,
+    ) -> Result<(), String> {
+        if let Some(controller) = controller {
+            if self.status.state() < TaskState::Complete {
+                controller
+                    .shutdown()
+                    .await
+                    .map_err(|failure| failure.to_string())?;
+            }
+            controller
+                .remove()
+                .await
+                .map_err(|failure| failure.to_string())?;
+        }
+        let id = self.id.clone();
+        self.blocking(move |store| store.remove(&id))
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    /// Disk work, on a thread for it: a sync takes milliseconds.
+    async fn blocking(
+        &self,
+        work: impl FnOnce(&TaskStore) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        let store = self.shared.store.clone();
+        tokio::task::spawn_blocking(move || work(&store))
+            .await
+            .map_err(io::Error::other)?
+    }
+}
+
+/// The result of `work`, `None` if the task shall stop first.
+async fn unless_stopped<T>(
+    orders: &mut watch::Receiver<Order>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let stopped = async {
+        if orders.wait_for(Order::stops).await.is_err() {
+            // The worker is gone, and this future is about to be dropped.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = stopped => None,
+    }
+}
