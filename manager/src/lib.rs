@@ -4,7 +4,12 @@
 //! sessions, the CA, and the reconcilers that decide. They meet in the store and nowhere else.
 //! Deliberately not here: replication itself, and executing containers.
 
+pub mod ca;
 pub mod control;
+pub mod dispatcher;
+pub mod leader;
+pub mod manager;
 pub mod reconcile;
 pub mod reconcilers;
+pub mod server;
 pub mod time;

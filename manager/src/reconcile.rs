@@ -97,6 +97,7 @@ pub async fn drive(mut reconciler: impl Reconciler, store: Store) -> Error {
         .collect();
     let (_, mut subscription) = store.watch(routes);
     let mut changed = None;
+    let mut wake: Option<Instant> = None;
     loop {
         // At least as new as what the subscription has told; a change that is in here but not yet
         // told brings us back.
@@ -107,29 +108,35 @@ pub async fn drive(mut reconciler: impl Reconciler, store: Store) -> Error {
             changed: changed.as_deref(),
             now,
         });
-        let mut wake = plan
+        let asked = plan
             .wake_at
             .map(|at| Instant::now() + at.saturating_since(now));
+        // Who looked at a part of the world only says nothing about when the rest is due.
+        wake = match (wake.filter(|_| changed.is_some()), asked) {
+            (Some(due), Some(asked)) => Some(due.min(asked)),
+            (due, asked) => due.or(asked),
+        };
+        let mut failed = false;
         if !plan.writes.is_empty() {
             debug!(
                 reconciler = reconciler.name(),
                 writes = plan.writes.len(),
                 "committing"
             );
-            match commit(&store, plan.writes).await {
-                Ok(()) => {}
-                Err(Error::LostLeadership) => return Error::LostLeadership,
-                // Someone wrote first, and that change may have been told already.
-                Err(Error::OutOfSequence | Error::NotFound | Error::Exists) => {
-                    wake = Some(Instant::now());
-                }
-                Err(err) => {
-                    warn!(reconciler = reconciler.name(), %err, "writes failed");
-                    wake = Some(Instant::now() + RETRY);
-                }
+            if let Err(err) = commit(&store, plan.writes).await {
+                failed = true;
+                wake = match err {
+                    Error::LostLeadership => return Error::LostLeadership,
+                    // Someone wrote first, and that change may have been told already.
+                    Error::OutOfSequence | Error::NotFound | Error::Exists => Some(Instant::now()),
+                    err => {
+                        warn!(reconciler = reconciler.name(), %err, "writes failed");
+                        Some(Instant::now() + RETRY)
+                    }
+                };
             }
         }
-        changed = wait(&mut subscription, wake).await;
+        changed = wait(&mut subscription, wake).await.filter(|_| !failed);
     }
 }
 

@@ -1,1 +1,16 @@
-//! placeholder
+//! One daemon: an agent and, when its certificate says so, a manager.
+//!
+//! This room puts the others together: it reads the command line, owns the state directory, founds
+//! or joins a cluster, and starts and stops the parts. [`dev`] does that for a whole cluster on one
+//! machine, as processes of their own. Deliberately not here: decisions about the cluster.
+
+pub mod address;
+pub mod args;
+pub mod control_socket;
+pub mod dev;
+pub mod log;
+mod node;
+pub mod run;
+pub mod state_dir;
+
+pub use node::{Config, Error, Join, Node};

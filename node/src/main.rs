@@ -1,1 +1,31 @@
-fn main(){}
+//! `swarmd`: a node of a swarm.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use skep_node::{
+    args::{Cli, Command},
+    dev, log, run,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = log::init(&cli.log).and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            match cli.command {
+                Some(Command::Dev(args)) => Box::pin(dev::run(args, &cli.log)).await,
+                None => Box::pin(run::run(cli.run)).await,
+            }
+        })
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("swarmd: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,34 @@
-//! placeholder
+//! Replication of the store.
+//!
+//! [`Replica`] is the consensus itself, a state machine without a clock, socket or disk. [`Raft`] is
+//! what a manager starts: it gives a replica those, keeps a [`skep_store::Store`] in step with the log
+//! of the group and proposes what is written to it. The log lies on disk behind [`LogStore`].
+//!
+//! Deliberately not here: what a service or a task means, and who may call what (the services of
+//! [`RaftService`] expect that this was decided before they are called).
+
+mod codec;
+mod disk;
+mod error;
+mod handle;
+mod join;
+mod log;
+mod member;
+mod node;
+mod peer;
+mod peers;
+mod replica;
+mod service;
+mod status;
+
+pub use crate::{
+    codec::Incoming,
+    error::Error,
+    handle::{Config, DEFAULT_TICK, Raft},
+    join::request_join,
+    log::{Batch, Loaded, LogStore, MemoryLog, OwnSnapshot, SledLog},
+    member::LocalMember,
+    replica::{Append, Committed, Output, Replica, ReplicaConfig, Role, SnapshotHeader},
+    service::RaftService,
+    status::Status,
+};

@@ -52,7 +52,7 @@ impl JoinToken {
 
     /// Whether the token is of the cluster with this root bundle.
     pub fn pins(&self, root_pem: &[u8]) -> bool {
-        ring::digest::digest(&ring::digest::SHA256, root_pem).as_ref() == self.digest
+        crate::crypto::sha256(root_pem) == self.digest
     }
 
     /// SHA-256 of the cluster's root bundle.

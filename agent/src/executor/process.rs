@@ -6,12 +6,15 @@
 //! directory and user is refused with a reason, never silently left out.
 
 mod controller;
+mod leftovers;
 mod plan;
 mod procfs;
 mod record;
 mod signal;
 mod spawn;
 mod user;
+
+pub use self::leftovers::end_leftovers;
 
 use self::controller::ProcessController;
 use super::{Controller, Executor, Failure, TaskContext};

@@ -1,0 +1,8 @@
+//! The certificate authority of the cluster: who joins gets a node object and, from the signer, a
+//! certificate.
+
+mod service;
+mod signer;
+
+pub use service::Ca;
+pub use signer::Signer;

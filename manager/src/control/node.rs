@@ -1,0 +1,102 @@
+//! Calls about nodes.
+
+mod demotion;
+mod removal;
+
+use skep_proto::v1::*;
+
+use super::{ApiError, Control, filter, require, stored, unsupported};
+
+pub(super) use removal::remove;
+
+pub(super) async fn get(
+    control: &Control,
+    request: GetNodeRequest,
+) -> Result<GetNodeResponse, ApiError> {
+    let mut node = Node::clone(&*control.get(&request.node_id)?);
+    add_manager_status(&mut node, &(control.members)());
+    Ok(GetNodeResponse { node: Some(node) })
+}
+
+pub(super) async fn list(
+    control: &Control,
+    request: ListNodesRequest,
+) -> Result<ListNodesResponse, ApiError> {
+    let snapshot = control.store.snapshot();
+    let filters = request.filters.unwrap_or_default();
+    let members = (control.members)();
+    let candidates = filter::Common::from(&filters).candidates();
+    let nodes = filter::select::<Node>(&snapshot, candidates)
+        .into_iter()
+        .filter(|node| passes(&filters, node))
+        .map(|node| {
+            let mut node = Node::clone(node);
+            add_manager_status(&mut node, &members);
+            node
+        })
+        .collect();
+    Ok(ListNodesResponse { nodes })
+}
+
+pub(super) async fn update(
+    control: &Control,
+    request: UpdateNodeRequest,
+) -> Result<UpdateNodeResponse, ApiError> {
+    require(&request.node_id)?;
+    let version = request.node_version.ok_or_else(ApiError::missing)?;
+    let spec = request.spec.ok_or_else(ApiError::missing)?;
+    let members = (control.members)();
+    let node = control
+        .store
+        .update(|tx| {
+            let mut node = stored::<Node>(tx, &request.node_id)?;
+            if node.spec().desired_role() == NodeRole::Manager
+                && spec.desired_role() == NodeRole::Worker
+            {
+                demotion::check(tx, &node, &members)?;
+            }
+            if node.spec().desired_role != spec.desired_role {
+                return Err(unsupported::refuse("changing a node's role is"));
+            }
+            node.meta_mut().version = Some(version);
+            node.spec = Some(spec);
+            Ok(tx.update(node)?)
+        })
+        .await?;
+    Ok(UpdateNodeResponse {
+        node: Some(Node::clone(&node)),
+    })
+}
+
+fn passes(filters: &list_nodes_request::Filters, node: &Node) -> bool {
+    static NONE: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
+    let description = node.description.as_ref();
+    let hostname = description.map_or("", |description| &description.hostname);
+    let engine_labels = description
+        .and_then(|description| description.engine.as_ref())
+        .map_or(&NONE, |engine| &engine.labels);
+    let spec = node.spec();
+    filter::Common::from(filters).pass_as(&node.id, hostname, engine_labels)
+        && filter::has_labels(&spec.annotations().labels, &filters.node_labels)
+        && filter::any(&filters.roles, |&role| role == node.role)
+        && filter::any(&filters.memberships, |&membership| {
+            membership == spec.membership
+        })
+}
+
+/// Tells what the member list knows of the node; it is not stored.
+fn add_manager_status(node: &mut Node, members: &[RaftMember]) {
+    node.manager_status = member(members, &node.id).map(|member| ManagerStatus {
+        raft_id: member.raft_id,
+        addr: member.addr.clone(),
+        leader: member.status().leader,
+        reachability: member.status().reachability,
+    });
+}
+
+fn member<'a>(members: &'a [RaftMember], node_id: &str) -> Option<&'a RaftMember> {
+    members.iter().find(|member| member.node_id == node_id)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,326 @@
+//! What clients may ask for and this swarm cannot do yet. Such requests are refused with the name of
+//! the field rather than half fulfilled. This file shrinks as features arrive.
+
+use skep_proto::v1::{
+    Cluster, ClusterSpec, ContainerSpec, KeyRotation, NetworkAttachmentConfig, ServiceSpec,
+    TaskSpec, service_spec::Mode, task_spec::Runtime, update_config::FailureAction,
+};
+
+use super::ApiError;
+
+/// The refusal of `what`, which reads well before "not supported yet".
+pub(super) fn refuse(what: &str) -> ApiError {
+    ApiError::unimplemented(format!("{what} not supported yet"))
+}
+
+/// Refuses the first thing of the list that is asked for.
+fn refuse_any(asked: &[(bool, &str)]) -> Result<(), ApiError> {
+    match asked.iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(refuse(what)),
+        None => Ok(()),
+    }
+}
+
+/// Fails if a service needs what is not there.
+pub(super) fn service(spec: &ServiceSpec) -> Result<(), ApiError> {
+    let rolls_back =
+        |update: &skep_proto::v1::UpdateConfig| update.failure_action() == FailureAction::Rollback;
+    refuse_any(&[
+        (
+            matches!(spec.mode, Some(Mode::Global(_))),
+            "ServiceSpec: global mode is",
+        ),
+        (
+            matches!(spec.mode, Some(Mode::ReplicatedJob(_))),
+            "ServiceSpec: replicated job mode is",
+        ),
+        (
+            matches!(spec.mode, Some(Mode::GlobalJob(_))),
+            "ServiceSpec: global job mode is",
+        ),
+        (
+            spec.endpoint
+                .as_ref()
+                .is_some_and(|endpoint| !endpoint.ports.is_empty()),
+            "EndpointSpec: published ports are",
+        ),
+        (
+            !service_networks(spec).is_empty(),
+            "ServiceSpec: networks are",
+        ),
+        (
+            spec.update.as_ref().is_some_and(rolls_back),
+            "UpdateConfig: failure action rollback is",
+        ),
+    ])?;
+    task(spec.task())
+}
+
+fn task(spec: &TaskSpec) -> Result<(), ApiError> {
+    let reserved = spec
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.reservations.as_ref());
+    refuse_any(&[
+        (!spec.networks.is_empty(), "TaskSpec: networks are"),
+        (
+            reserved.is_some_and(|reserved| !reserved.generic.is_empty()),
+            "TaskSpec: generic resource reservations are",
+        ),
+        (
+            spec.placement
+                .as_ref()
+                .is_some_and(|placement| !placement.preferences.is_empty()),
+            "TaskSpec: placement preferences are",
+        ),
+        (
+            matches!(spec.runtime, Some(Runtime::Generic(_))),
+            "TaskSpec: the generic runtime is",
+        ),
+        (
+            !spec.resource_references.is_empty(),
+            "TaskSpec: resource references are",
+        ),
+    ])?;
+    match &spec.runtime {
+        Some(Runtime::Container(spec)) => container(spec),
+        _ => Ok(()),
+    }
+}
+
+fn container(spec: &ContainerSpec) -> Result<(), ApiError> {
+    refuse_any(&[
+        (!spec.secrets.is_empty(), "ContainerSpec: secrets are"),
+        (!spec.configs.is_empty(), "ContainerSpec: configs are"),
+        (!spec.mounts.is_empty(), "ContainerSpec: mounts are"),
+        (
+            spec.healthcheck.is_some(),
+            "ContainerSpec: health checks are",
+        ),
+    ])
+}
+
+/// Fails if an update of `stored` to `spec` needs what is not there.
+pub(super) fn cluster(
+    stored: &Cluster,
+    spec: &ClusterSpec,
+    rotation: &KeyRotation,
+) -> Result<(), ApiError> {
+    let (old, new) = (stored.spec(), spec);
+    let rotates_tokens = rotation.worker_join_token || rotation.manager_join_token;
+    refuse_any(&[
+        (
+            !new.ca_config().signing_ca_cert.is_empty()
+                || new.ca_config().force_rotate != stored.root_ca().last_forced_rotation,
+            "CAConfig: rotating the root CA is",
+        ),
+        (
+            new.ca_config().external_cas != old.ca_config().external_cas,
+            "CAConfig: external CAs are",
+        ),
+        (
+            new.encryption_config().auto_lock_managers
+                != old.encryption_config().auto_lock_managers,
+            "EncryptionConfig: locking managers is",
+        ),
+        (
+            rotation.manager_unlock_key,
+            "KeyRotation: rotating the manager unlock key is",
+        ),
+        (
+            rotates_tokens && stored.fips,
+            "KeyRotation: rotating the join tokens of a cluster in FIPS mode is",
+        ),
+    ])
+}
+
+/// Where clients attached networks before they moved to the task spec.
+#[allow(deprecated)]
+pub(super) fn service_networks(spec: &ServiceSpec) -> &[NetworkAttachmentConfig] {
+    &spec.networks
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_proto::v1::*;
+
+    use super::*;
+    use crate::control::testing::{service_spec, text};
+
+    #[test]
+    fn a_service_of_plain_containers_is_supported() {
+        assert_eq!(text(service(&service_spec("web"))), "");
+        let mut full = service_spec("web");
+        full.update = Some(UpdateConfig::default());
+        full.rollback = Some(UpdateConfig::default());
+        full.endpoint = Some(EndpointSpec::default());
+        full.task_mut().placement = Some(Placement {
+            constraints: vec!["node.role==worker".into()],
+            platforms: vec![Platform::default()],
+            max_replicas: 2,
+            ..Default::default()
+        });
+        full.task_mut().resources = Some(ResourceRequirements {
+            reservations: Some(Resources::default()),
+            ..Default::default()
+        });
+        assert_eq!(text(service(&full)), "");
+    }
+
+    #[test]
+    fn what_a_service_cannot_have_yet_is_named() {
+        let check = |change: fn(&mut ServiceSpec), expected: &str| {
+            let mut spec = service_spec("web");
+            change(&mut spec);
+            let error = service(&spec).unwrap_err();
+            assert_eq!(error, ApiError::Unimplemented(expected.to_owned()));
+        };
+        fn task(spec: &mut ServiceSpec, change: impl FnOnce(&mut TaskSpec)) {
+            change(spec.task_mut());
+        }
+        fn container(spec: &mut ServiceSpec, change: impl FnOnce(&mut ContainerSpec)) {
+            match &mut spec.task_mut().runtime {
+                Some(task_spec::Runtime::Container(container)) => change(container),
+                other => panic!("not a container: {other:?}"),
+            }
+        }
+        check(
+            |s| s.mode = Some(Mode::Global(GlobalService {})),
+            "ServiceSpec: global mode is not supported yet",
+        );
+        check(
+            |s| s.mode = Some(Mode::ReplicatedJob(ReplicatedJob::default())),
+            "ServiceSpec: replicated job mode is not supported yet",
+        );
+        check(
+            |s| s.mode = Some(Mode::GlobalJob(GlobalJob {})),
+            "ServiceSpec: global job mode is not supported yet",
+        );
+        check(
+            |s| {
+                s.endpoint = Some(EndpointSpec {
+                    ports: vec![PortConfig::default()],
+                    ..Default::default()
+                });
+            },
+            "EndpointSpec: published ports are not supported yet",
+        );
+        #[allow(deprecated)]
+        let networks: fn(&mut ServiceSpec) = |s| s.networks = vec![Default::default()];
+        check(networks, "ServiceSpec: networks are not supported yet");
+        check(
+            |s| {
+                s.update = Some(UpdateConfig {
+                    failure_action: FailureAction::Rollback.into(),
+                    ..Default::default()
+                });
+            },
+            "UpdateConfig: failure action rollback is not supported yet",
+        );
+        check(
+            |s| task(s, |t| t.networks = vec![Default::default()]),
+            "TaskSpec: networks are not supported yet",
+        );
+        check(
+            |s| {
+                task(s, |t| {
+                    t.resources = Some(ResourceRequirements {
+                        reservations: Some(Resources {
+                            generic: vec![GenericResource::default()],
+                            ..Default::default()
+                        }),
+                        ..Default::default()
+                    });
+                });
+            },
+            "TaskSpec: generic resource reservations are not supported yet",
+        );
+        check(
+            |s| {
+                task(s, |t| {
+                    t.placement = Some(Placement {
+                        preferences: vec![PlacementPreference::default()],
+                        ..Default::default()
+                    });
+                });
+            },
+            "TaskSpec: placement preferences are not supported yet",
+        );
+        check(
+            |s| {
+                task(s, |t| {
+                    t.runtime = Some(Runtime::Generic(Default::default()))
+                })
+            },
+            "TaskSpec: the generic runtime is not supported yet",
+        );
+        check(
+            |s| task(s, |t| t.resource_references = vec![Default::default()]),
+            "TaskSpec: resource references are not supported yet",
+        );
+        check(
+            |s| container(s, |c| c.secrets = vec![Default::default()]),
+            "ContainerSpec: secrets are not supported yet",
+        );
+        check(
+            |s| container(s, |c| c.configs = vec![Default::default()]),
+            "ContainerSpec: configs are not supported yet",
+        );
+        check(
+            |s| container(s, |c| c.mounts = vec![Default::default()]),
+            "ContainerSpec: mounts are not supported yet",
+        );
+        check(
+            |s| container(s, |c| c.healthcheck = Some(Default::default())),
+            "ContainerSpec: health checks are not supported yet",
+        );
+    }
+
+    #[test]
+    fn what_a_cluster_cannot_change_yet_is_named() {
+        let check = |change: fn(&mut Cluster, &mut ClusterSpec, &mut KeyRotation),
+                     expected: &str| {
+            let mut stored = Cluster::default();
+            let mut spec = ClusterSpec::default();
+            let mut rotation = KeyRotation::default();
+            change(&mut stored, &mut spec, &mut rotation);
+            assert_eq!(text(cluster(&stored, &spec, &rotation)), expected);
+        };
+        check(|_, _, _| {}, "");
+        check(|_, _, rotation| rotation.worker_join_token = true, "");
+        check(
+            |stored, spec, _| {
+                stored.root_ca_mut().last_forced_rotation = 3;
+                spec.ca_config_mut().force_rotate = 3;
+            },
+            "",
+        );
+        check(
+            |_, spec, _| spec.ca_config_mut().force_rotate = 1,
+            "CAConfig: rotating the root CA is not supported yet",
+        );
+        check(
+            |_, spec, _| spec.ca_config_mut().signing_ca_cert = "PEM".into(),
+            "CAConfig: rotating the root CA is not supported yet",
+        );
+        check(
+            |_, spec, _| spec.ca_config_mut().external_cas = vec![ExternalCa::default()],
+            "CAConfig: external CAs are not supported yet",
+        );
+        check(
+            |_, spec, _| spec.encryption_config_mut().auto_lock_managers = true,
+            "EncryptionConfig: locking managers is not supported yet",
+        );
+        check(
+            |_, _, rotation| rotation.manager_unlock_key = true,
+            "KeyRotation: rotating the manager unlock key is not supported yet",
+        );
+        check(
+            |stored, _, rotation| {
+                stored.fips = true;
+                rotation.manager_join_token = true;
+            },
+            "KeyRotation: rotating the join tokens of a cluster in FIPS mode is not supported yet",
+        );
+    }
+}

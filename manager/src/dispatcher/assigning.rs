@@ -1,0 +1,108 @@
+//! Streams to a node what it has to run, commit by commit.
+//!
+//! All commits that are queued go into one message, and an idle stream waits for nothing: a commit
+//! is on its way to the agent at once. While the stream is not read, commits pile up in the store
+//! subscription; past its bound they are replaced by the difference to what was sent.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use skep_proto::v1::{AssignmentsMessage, Task};
+use skep_store::{Commit, Event, Route, Snapshot, Subscription};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tonic::Status;
+
+use super::{
+    assignments::Assignments,
+    term::{Handle, Term},
+};
+
+struct Assigning {
+    term: Arc<Term>,
+    handle: Handle,
+    _counted: TaskTrackerToken,
+    subscription: Subscription,
+    assignments: Assignments,
+    next: Next,
+}
+
+/// What is sent next.
+enum Next {
+    /// Everything, as it is in this snapshot.
+    Complete(Box<Snapshot>),
+    Changes,
+    Nothing,
+}
+
+/// The assignments of a session.
+pub(super) fn stream(
+    term: Arc<Term>,
+    handle: Handle,
+) -> BoxStream<'static, Result<AssignmentsMessage, Status>> {
+    let (snapshot, subscription) = term.store.watch([Route::Node(handle.node_id.clone())]);
+    let assigning = Assigning {
+        _counted: term.streams.token(),
+        assignments: Assignments::new(&handle.node_id),
+        term,
+        handle,
+        subscription,
+        next: Next::Complete(Box::new(snapshot)),
+    };
+    stream::unfold(assigning, async |mut assigning| {
+        Some((assigning.next().await?, assigning))
+    })
+    .boxed()
+}
+
+impl Assigning {
+    async fn next(&mut self) -> Option<Result<AssignmentsMessage, Status>> {
+        match std::mem::replace(&mut self.next, Next::Changes) {
+            Next::Complete(snapshot) if !self.handle.gone.is_cancelled() => {
+                return Some(Ok(self.assignments.complete(&snapshot)));
+            }
+            Next::Complete(_) | Next::Changes => {}
+            Next::Nothing => return None,
+        }
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = self.handle.gone.cancelled() => {
+                    self.next = Next::Nothing;
+                    return Some(Err(self.term.farewell(&self.handle)));
+                }
+                event = self.subscription.next() => event,
+            };
+            let message = match &event {
+                Event::Lagged(snapshot) => self.assignments.incremental(snapshot, None),
+                Event::Commits(commits) => {
+                    let Some(last) = commits.last() else { continue };
+                    let touched = touched(commits, &self.handle.node_id);
+                    self.assignments.incremental(&last.snapshot, Some(&touched))
+                }
+            };
+            if let Some(message) = message {
+                return Some(Ok(message));
+            }
+        }
+    }
+}
+
+/// Tasks of the node that these commits have changed.
+fn touched<'a>(commits: &'a [Arc<Commit>], node_id: &str) -> Vec<&'a str> {
+    let touched: BTreeSet<_> = commits
+        .iter()
+        .flat_map(|commit| &commit.changes)
+        .filter(|change| {
+            [Some(change.object()), change.old()]
+                .into_iter()
+                .flatten()
+                .any(|object| {
+                    object
+                        .get::<Task>()
+                        .is_some_and(|task| task.node_id == node_id)
+                })
+        })
+        .map(|change| change.object().id())
+        .collect();
+    touched.into_iter().collect()
+}

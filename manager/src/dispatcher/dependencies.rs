@@ -1,0 +1,129 @@
+//! The secrets and configs that the tasks of one session need.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skep_proto::v1::{
+    AssignmentChange, Config, ResourceType, Secret, Task, assignment::Item,
+    assignment_change::AssignmentAction, task_spec::Runtime,
+};
+use skep_store::Snapshot;
+
+use super::assignments::change;
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Dependency {
+    Secret(String),
+    Config(String),
+}
+
+/// What the agent has been given beside tasks, and for which of them.
+#[derive(Debug, Default)]
+pub(super) struct Dependencies {
+    users: BTreeMap<Dependency, BTreeSet<String>>,
+    /// Those whose users have changed since the last message, and whether the agent has them.
+    touched: BTreeMap<Dependency, bool>,
+}
+
+impl Dependencies {
+    /// A task comes. What it needs and is not there is left out: the task will fail on the node and
+    /// say so.
+    pub fn add(&mut self, task: &Task, snapshot: &Snapshot) {
+        for dependency in needed(task) {
+            let had = self.users.contains_key(&dependency);
+            if had || dependency.find(snapshot).is_some() {
+                self.touched.entry(dependency.clone()).or_insert(had);
+                self.users
+                    .entry(dependency)
+                    .or_default()
+                    .insert(task.id.clone());
+            }
+        }
+    }
+
+    /// A task is over or gone and needs nothing any more.
+    pub fn release(&mut self, task_id: &str) {
+        let touched = &mut self.touched;
+        self.users.retain(|dependency, users| {
+            if users.remove(task_id) && users.is_empty() {
+                touched.entry(dependency.clone()).or_insert(true);
+            }
+            !users.is_empty()
+        });
+    }
+
+    /// What the agent must be told since the last call: new ones with their data, those without a
+    /// user by their ID.
+    pub fn changes(&mut self, snapshot: &Snapshot) -> Vec<AssignmentChange> {
+        let mut changes = Vec::new();
+        for (dependency, had) in std::mem::take(&mut self.touched) {
+            match (had, self.users.contains_key(&dependency)) {
+                (false, true) => {
+                    if let Some(item) = dependency.find(snapshot) {
+                        changes.push(change(item, AssignmentAction::Update));
+                    }
+                }
+                (true, false) => changes.push(change(dependency.id(), AssignmentAction::Remove)),
+                (true, true) | (false, false) => {}
+            }
+        }
+        changes
+    }
+}
+
+impl Dependency {
+    /// The whole object. Secrets that a plugin would have to make are not served yet: like missing
+    /// ones, they are left out.
+    fn find(&self, snapshot: &Snapshot) -> Option<Item> {
+        match self {
+            Self::Secret(id) => {
+                let secret = snapshot.get::<Secret>(id)?;
+                let stored = secret.spec().driver.is_none();
+                stored.then(|| Item::Secret(Secret::clone(secret)))
+            }
+            Self::Config(id) => snapshot
+                .get(id)
+                .map(|config| Item::Config(Config::clone(config))),
+        }
+    }
+
+    fn id(self) -> Item {
+        match self {
+            Self::Secret(id) => Item::Secret(Secret {
+                id,
+                ..Default::default()
+            }),
+            Self::Config(id) => Item::Config(Config {
+                id,
+                ..Default::default()
+            }),
+        }
+    }
+}
+
+fn needed(task: &Task) -> Vec<Dependency> {
+    let spec = task.spec();
+    let mut needed = Vec::new();
+    if let Some(Runtime::Container(container)) = &spec.runtime {
+        needed.extend(
+            container
+                .secrets
+                .iter()
+                .map(|s| Dependency::Secret(s.secret_id.clone())),
+        );
+        needed.extend(
+            container
+                .configs
+                .iter()
+                .map(|c| Dependency::Config(c.config_id.clone())),
+        );
+    }
+    for reference in &spec.resource_references {
+        let id = reference.resource_id.clone();
+        match reference.resource_type() {
+            ResourceType::Secret => needed.push(Dependency::Secret(id)),
+            ResourceType::Config => needed.push(Dependency::Config(id)),
+            ResourceType::Task | ResourceType::Volume => {}
+        }
+    }
+    needed
+}

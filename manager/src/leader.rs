@@ -1,0 +1,187 @@
+//! What a manager does while it leads: it makes sure of the first objects and runs everything that
+//! decides.
+
+use std::time::Duration;
+
+use skep_proto::{
+    Duration as WireDuration,
+    v1::{
+        Annotations, CaConfig, Certificate, Cluster, ClusterSpec, DispatcherConfig, IssuanceStatus,
+        JoinTokens, Node, NodeRole, NodeSpec, OrchestrationConfig, RaftConfig,
+        RootCa as WireRootCa,
+        issuance_status::State,
+        node_spec::{Availability, Membership},
+    },
+};
+use skep_raft::Status as RaftStatus;
+use skep_security::{Identity, JoinToken, RootCa};
+use skep_store::{Error, Store};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, error, info, info_span};
+
+use crate::{ca::Signer, dispatcher::Dispatcher, reconcile::drive, reconcilers};
+
+/// What the first manager of a cluster puts into the store.
+#[derive(Clone, Debug)]
+pub struct Founding {
+    /// The root, with its key.
+    pub ca: RootCa,
+    /// Whether the first manager takes tasks.
+    pub availability: Availability,
+}
+
+/// Runs terms of leadership until `cancel`.
+pub(crate) struct Leader {
+    pub(crate) identity: Identity,
+    pub(crate) founding: Option<Founding>,
+    pub(crate) store: Store,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) status: watch::Receiver<RaftStatus>,
+}
+
+impl Leader {
+    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+        while let Some(term) = self.elected(&cancel).await {
+            let span = info_span!("leader", term);
+            info!(parent: &span, "leading");
+            self.term(term, cancel.child_token())
+                .instrument(span.clone())
+                .await;
+            info!(parent: &span, "no longer leading");
+        }
+    }
+
+    /// Waits to be leader and returns the term.
+    async fn elected(&mut self, cancel: &CancellationToken) -> Option<u64> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => None,
+            leading = self.status.wait_for(|status| status.leading) => Some(leading.ok()?.term),
+        }
+    }
+
+    /// Everything of one term. All of it has ended when this returns.
+    async fn term(&mut self, term: u64, cancel: CancellationToken) {
+        if let Err(err) = self.found().await {
+            // Leadership went away again, or the log is broken; either way raft says what follows.
+            error!(%err, "the first objects could not be written");
+            self.ended(term, &cancel).await;
+            return;
+        }
+        let mut parts = JoinSet::new();
+        let dispatcher = self.dispatcher.clone();
+        let dispatcher_cancel = cancel.clone();
+        parts.spawn(async move { dispatcher.run(dispatcher_cancel).await });
+        let signer = Signer::new(self.identity.cluster_id.clone());
+        let reconcilers = reconcilers::all();
+        for reconciler in std::iter::once(Box::new(signer) as _).chain(reconcilers) {
+            let (store, cancel) = (self.store.clone(), cancel.clone());
+            parts.spawn(async move {
+                // A reconciler ends with the leadership that it writes under; so do we all then.
+                let _ = cancel.run_until_cancelled(drive(reconciler, store)).await;
+            });
+        }
+        self.ended(term, &cancel).await;
+        cancel.cancel();
+        while let Some(ended) = parts.join_next().await {
+            if let Err(err) = ended {
+                error!(%err, "a part of the leader panicked");
+            }
+        }
+    }
+
+    async fn ended(&mut self, term: u64, cancel: &CancellationToken) {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => {}
+            // An error means that raft has stopped, and with it the term.
+            _ = self.status.wait_for(|status| !status.leading || status.term != term) => {}
+        }
+    }
+
+    /// Writes the cluster and this manager's own node if this is the first term of all.
+    async fn found(&self) -> Result<(), Error> {
+        let Some(founding) = &self.founding else {
+            return Ok(());
+        };
+        self.store
+            .update(|tx| {
+                if tx.get::<Cluster>(&self.identity.cluster_id).is_none() {
+                    tx.create(new_cluster(&self.identity.cluster_id, &founding.ca))?;
+                }
+                if tx.get::<Node>(&self.identity.node_id).is_none() {
+                    tx.create(first_node(&self.identity.node_id, founding.availability))?;
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// A cluster with SwarmKit's defaults.
+fn new_cluster(id: &str, ca: &RootCa) -> Cluster {
+    let wire = |duration: Duration| WireDuration::try_from(duration).ok();
+    Cluster {
+        id: id.to_owned(),
+        spec: Some(ClusterSpec {
+            annotations: Some(Annotations {
+                name: "default".to_owned(),
+                ..Default::default()
+            }),
+            orchestration: Some(OrchestrationConfig {
+                task_history_retention_limit: 5,
+            }),
+            raft: Some(RaftConfig {
+                snapshot_interval: 10_000,
+                keep_old_snapshots: 0,
+                log_entries_for_slow_followers: 500,
+                heartbeat_tick: 1,
+                election_tick: 10,
+            }),
+            dispatcher: Some(DispatcherConfig {
+                heartbeat_period: wire(Duration::from_secs(5)),
+            }),
+            ca_config: Some(CaConfig {
+                node_cert_expiry: wire(Duration::from_secs(90 * 24 * 3600)),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        root_ca: Some(WireRootCa {
+            ca_key: ca.key_pem().cloned().unwrap_or_default(),
+            ca_cert: ca.cert_pem().clone(),
+            ca_cert_hash: ca.hash(),
+            join_tokens: Some(JoinTokens {
+                worker: JoinToken::generate(ca).to_string(),
+                manager: JoinToken::generate(ca).to_string(),
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// The node of the manager that founds the cluster; all others are made when they join.
+fn first_node(id: &str, availability: Availability) -> Node {
+    Node {
+        id: id.to_owned(),
+        role: NodeRole::Manager.into(),
+        spec: Some(NodeSpec {
+            desired_role: NodeRole::Manager.into(),
+            membership: Membership::Accepted.into(),
+            availability: availability.into(),
+            ..Default::default()
+        }),
+        certificate: Some(Certificate {
+            role: NodeRole::Manager.into(),
+            cn: id.to_owned(),
+            status: Some(IssuanceStatus {
+                state: State::Issued.into(),
+                err: String::new(),
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,312 @@
+//! A running manager: replication, the two doors, and the leader's part when it leads.
+
+use std::{future::Future, path::PathBuf, time::Duration};
+
+use futures_util::Stream;
+use skep_proto::v1::{
+    JoinResponse, RaftMember, ca_server::CaServer, control_server::ControlServer,
+    dispatcher_server::DispatcherServer, health_server::HealthServer, node_ca_server::NodeCaServer,
+};
+use skep_raft::{DEFAULT_TICK, Raft, RaftService, SledLog, Status as RaftStatus};
+use skep_security::{Tls, control_incoming, tls_incoming};
+use skep_store::Store;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::Routes,
+    transport::{Server, server::Connected},
+};
+use tracing::{error, info};
+
+use crate::{
+    ca::Ca,
+    control::Control,
+    dispatcher::Dispatcher,
+    leader::{Founding, Leader},
+    server::{
+        Health,
+        admission::Admission,
+        proxy::{Door, LeaderProxy},
+    },
+    time,
+};
+
+/// How long calls may take to end when a manager stops. Streams that are passed on to the leader do
+/// not end by themselves; their agents go to another manager when they are cut off.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How a manager comes into its cluster. If its log says that it is a member, it simply goes on.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// It makes a new one.
+    Found(Founding),
+    /// It asks a manager at this address (`host:port`) to be taken in.
+    Join(String),
+    /// It has been in it before.
+    Resume,
+}
+
+/// What a manager needs to run.
+#[derive(Debug)]
+pub struct Config {
+    /// Its identity; the certificate must be a manager's.
+    pub tls: Tls,
+    /// Directory of the raft log, made if it is not there.
+    pub raft_dir: PathBuf,
+    /// `host:port` at which other managers and workers reach this one.
+    pub advertise_addr: String,
+    /// Where it listens for them.
+    pub listener: TcpListener,
+    /// Where it listens for clients.
+    pub control: UnixListener,
+    /// How it comes into the cluster.
+    pub entry: Entry,
+}
+
+/// A running manager. Dropping it ends everything at once, as a crash would.
+#[derive(Debug)]
+pub struct Manager {
+    raft: Raft,
+    store: Store,
+    cancel: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// Why a manager could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Replication could not be started, or the cluster did not take this manager in.
+    #[error(transparent)]
+    Raft(#[from] skep_raft::Error),
+    /// The listener could not be used.
+    #[error("the listener cannot be used: {0}")]
+    Listener(#[from] std::io::Error),
+    /// It has a certificate, but no cluster has taken it in yet, and nobody was named to ask.
+    #[error(
+        "this manager was never taken into its cluster; start it once more with --join-addr and \
+         --join-token"
+    )]
+    NotTakenIn,
+}
+
+impl Manager {
+    /// Starts a manager and, with [`Entry::Join`], waits until its cluster has taken it in.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let Config {
+            tls,
+            raft_dir,
+            advertise_addr,
+            listener,
+            control,
+            entry,
+        } = config;
+        let identity = tls.current().identity().clone();
+        let store = Store::new(|| time::now().into());
+        let log = SledLog::open(&raft_dir)?;
+        let is_member = log.member()?.is_some();
+        let (mut founding, mut join) = (None, None);
+        let mut listener = listener;
+        match entry {
+            Entry::Found(first) => founding = Some(first),
+            _ if is_member => {}
+            Entry::Join(addr) => {
+                let (response, back) = ask_to_join(&tls, &addr, &advertise_addr, listener).await?;
+                (join, listener) = (Some(response), back);
+            }
+            Entry::Resume => return Err(Error::NotTakenIn),
+        }
+        let raft_config = skep_raft::Config {
+            node_id: identity.node_id.clone(),
+            cluster_id: identity.cluster_id.clone(),
+            addr: advertise_addr,
+            tick: DEFAULT_TICK,
+            join,
+        };
+        let raft = Raft::start(raft_config, store.clone(), tls.clone(), Box::new(log)).await?;
+
+        let cancel = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let status = raft.status();
+        let (members, follow) = follow_members(status.clone());
+        tasks.spawn(follow);
+        let dispatcher = Dispatcher::new(store.clone(), members.clone(), identity.node_id.clone());
+        let routes = {
+            let ca = Ca::new(store.clone(), tls.clone());
+            let members = members.clone();
+            let control = Control::new(store.clone(), move || members.borrow().clone());
+            Routes::new(ControlServer::new(control))
+                .add_service(DispatcherServer::new(dispatcher.clone()))
+                .add_service(CaServer::new(ca.clone()))
+                .add_service(NodeCaServer::new(ca))
+        };
+        let leader = Leader {
+            identity: identity.clone(),
+            founding,
+            store: store.clone(),
+            dispatcher,
+            status: status.clone(),
+        };
+        tasks.spawn(leader.run(cancel.child_token()));
+
+        let health = Health::new(&[Health::RAFT]);
+        health.set(Health::RAFT, true);
+        let raft_service = RaftService::default();
+        raft_service.begin(&raft);
+        let (raft_server, membership_server) = raft_service.servers();
+        let remote = routes
+            .clone()
+            .add_service(HealthServer::new(health))
+            .add_service(raft_server)
+            .add_service(membership_server);
+        let admission = Admission::Certificate {
+            cluster_id: identity.cluster_id.as_str().into(),
+            store: store.clone(),
+        };
+        let proxy = LeaderProxy::new(Door::Remote, status.clone(), tls.clone());
+        let incoming = tls_incoming(listener, tls.clone());
+        tasks.spawn(serve(
+            "remote API",
+            incoming,
+            remote,
+            admission,
+            proxy,
+            cancel.clone(),
+        ));
+
+        let health = Health::new(&[Health::CONTROL_API]);
+        health.set(Health::CONTROL_API, true);
+        let local = routes.add_service(HealthServer::new(health));
+        let proxy = LeaderProxy::new(Door::Socket, status, tls.clone());
+        let incoming = control_incoming(control, tls);
+        let admission = Admission::Socket(identity);
+        tasks.spawn(serve(
+            "control API",
+            incoming,
+            local,
+            admission,
+            proxy,
+            cancel.clone(),
+        ));
+        Ok(Self {
+            raft,
+            store,
+            cancel,
+            tasks,
+        })
+    }
+
+    /// Who leads, who is a member, how far the log is applied.
+    pub fn status(&self) -> watch::Receiver<RaftStatus> {
+        self.raft.status()
+    }
+
+    /// This manager's store, to read from.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Replication, for what a daemon does to it (handing over leadership).
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// Waits until replication has stopped by itself, and says why.
+    pub async fn stopped(&self) -> String {
+        match self.raft.stopped().await {
+            Ok(()) => "replication was stopped".to_owned(),
+            Err(err) => err.to_string(),
+        }
+    }
+
+    /// Stops: hands over leadership, ends sessions and calls, closes the log.
+    pub async fn stop(mut self) {
+        if self.raft.status().borrow().leading {
+            // Without another member there is nobody to hand over to.
+            let _ = self.raft.transfer_leadership().await;
+        }
+        self.cancel.cancel();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, ended).await.is_err() {
+            info!("calls that did not end in time are cut off");
+        }
+        self.tasks.shutdown().await;
+        self.raft.stop().await;
+    }
+}
+
+/// Asks a manager to take this one in. It is called back meanwhile, so the listener answers health
+/// checks and nothing else; it is given back afterwards.
+async fn ask_to_join(
+    tls: &Tls,
+    remote_addr: &str,
+    advertise_addr: &str,
+    listener: TcpListener,
+) -> Result<(JoinResponse, TcpListener), Error> {
+    let listener = listener.into_std()?;
+    let health = Health::new(&[Health::RAFT]);
+    health.set(Health::RAFT, true);
+    let incoming = tls_incoming(TcpListener::from_std(listener.try_clone()?)?, tls.clone());
+    let routes = Routes::new(HealthServer::new(health));
+    let serving = Server::builder()
+        .add_routes(routes)
+        .serve_with_incoming(incoming);
+    let response = tokio::select! {
+        response = skep_raft::request_join(tls, remote_addr, advertise_addr) => response?,
+        ended = serving => {
+            let reason = ended.err().map_or_else(String::new, |err| err.to_string());
+            return Err(std::io::Error::other(format!("it closed while joining {reason}")).into());
+        }
+    };
+    Ok((response, TcpListener::from_std(listener)?))
+}
+
+/// The raft members on their own, so that nobody is woken by what else changes in the status.
+fn follow_members(
+    mut status: watch::Receiver<RaftStatus>,
+) -> (watch::Receiver<Vec<RaftMember>>, impl Future<Output = ()>) {
+    let (sender, members) = watch::channel(status.borrow().members.clone());
+    let follow = async move {
+        while status.changed().await.is_ok() {
+            let members = status.borrow_and_update().members.clone();
+            sender.send_if_modified(|known| {
+                let changed = *known != members;
+                *known = members;
+                changed
+            });
+        }
+    };
+    (members, follow)
+}
+
+/// Serves one door until `cancel`.
+async fn serve<I, IO>(
+    name: &'static str,
+    incoming: I,
+    routes: Routes,
+    admission: Admission,
+    proxy: LeaderProxy,
+    cancel: CancellationToken,
+) where
+    I: Stream<Item = std::io::Result<IO>> + Send + Unpin,
+    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let layers = tower::ServiceBuilder::new()
+        .layer(admission)
+        .layer(proxy)
+        .into_inner();
+    let served = Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .layer(layers)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, cancel.cancelled())
+        .await;
+    if let Err(err) = served {
+        error!(%err, "the {name} has stopped");
+    }
+}

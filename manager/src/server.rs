@@ -1,0 +1,11 @@
+//! The two doors of a manager: the TCP listener for nodes and other managers, and the control
+//! socket for whoever the operating system lets in.
+//!
+//! Both serve the same services. What differs is who is believed ([`admission`]) and which calls
+//! are taken to the leader ([`proxy`]).
+
+pub mod admission;
+mod health;
+pub mod proxy;
+
+pub use health::Health;

@@ -1,0 +1,91 @@
+//! Who is let in: a layer in front of all services that puts the [`Caller`] into the request.
+
+use std::{
+    future::{Ready, ready},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::Either;
+use http::{Request, Response};
+use skep_proto::v1::Cluster;
+use skep_security::{Caller, Identity, authorize};
+use skep_store::Store;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+/// How callers are told apart.
+#[derive(Clone, Debug)]
+pub enum Admission {
+    /// By certificate, against the roles that an RPC allows.
+    Certificate {
+        /// The cluster that certificates must be of.
+        cluster_id: Arc<str>,
+        /// Knows which nodes were removed.
+        store: Store,
+    },
+    /// Not at all: the operating system has let the caller open the control socket. Calls are made
+    /// as the manager itself.
+    Socket(Identity),
+}
+
+impl Admission {
+    #[allow(clippy::result_large_err)] // A refusal is answered as it is.
+    fn admit<B>(&self, request: &Request<B>) -> Result<Caller, tonic::Status> {
+        match self {
+            Self::Certificate { cluster_id, store } => {
+                let snapshot = store.snapshot();
+                authorize(request, cluster_id, &|node_id| {
+                    snapshot.get::<Cluster>(cluster_id).is_some_and(|cluster| {
+                        cluster.blacklisted_certificates.contains_key(node_id)
+                    })
+                })
+            }
+            Self::Socket(identity) => Ok(Caller {
+                identity: Some(identity.clone()),
+                remote_addr: String::new(),
+                forwarded_by: None,
+            }),
+        }
+    }
+}
+
+impl<S> Layer<S> for Admission {
+    type Service = Admitted<S>;
+    fn layer(&self, inner: S) -> Admitted<S> {
+        Admitted {
+            admission: self.clone(),
+            inner,
+        }
+    }
+}
+
+/// The services behind an [`Admission`].
+#[derive(Clone, Debug)]
+pub struct Admitted<S> {
+    admission: Admission,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Admitted<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        match self.admission.admit(&request) {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                Either::Left(self.inner.call(request))
+            }
+            Err(refusal) => Either::Right(ready(Ok(refusal.into_http()))),
+        }
+    }
+}

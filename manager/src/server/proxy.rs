@@ -1,0 +1,343 @@
+//! Takes calls to the leader: one generic layer for all services.
+//!
+//! A call that only the leader can answer is passed on as the bytes it came in, so neither its
+//! type nor its size matters, and streams work as they are.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Request, Response, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use parking_lot::Mutex;
+use skep_raft::Status as RaftStatus;
+use skep_security::{Caller, ServerName, Tls, forward_headers};
+use tokio::{sync::watch, time::Instant};
+use tonic::{Status, body::Body, transport::Channel};
+use tower::{Layer, Service, ServiceExt as _};
+
+/// How long a call waits for a leader. Elections take one to two seconds; past this there most
+/// likely is no quorum, and the caller should know.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Largest request that is kept for a second try: gRPC's usual limit for a message, and its frame.
+const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024 + 5;
+
+const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers \
+                         are online. Make sure more than half of the managers are online.";
+
+/// Which door a call came through; they differ in what is answered here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The TCP listener: the control API of this manager is meant, also when it follows.
+    Remote,
+    /// The control socket: the cluster is meant, whichever manager answers.
+    Socket,
+}
+
+impl Door {
+    /// Whether only the leader answers the RPC of this path.
+    fn needs_leader(self, path: &str) -> bool {
+        let Some(rpc) = path.strip_prefix("/docker.swarmkit.v1.") else {
+            return false;
+        };
+        let (service, method) = rpc.split_once('/').unwrap_or((rpc, ""));
+        match service {
+            // Every manager knows the root certificate.
+            "CA" => method != "GetRootCACertificate",
+            "NodeCA" | "Dispatcher" | "LogBroker" | "ResourceAllocator" => true,
+            "RaftMembership" => self == Self::Remote,
+            "Control" | "Logs" => self == Self::Socket,
+            _ => false,
+        }
+    }
+}
+
+/// Reaches the leader, whoever it is.
+#[derive(Clone, Debug)]
+pub struct LeaderProxy {
+    door: Door,
+    status: watch::Receiver<RaftStatus>,
+    tls: Tls,
+    /// Connection to the last leader and its address.
+    connection: Arc<Mutex<Option<(String, Channel)>>>,
+}
+
+impl LeaderProxy {
+    /// A proxy for the calls that come through `door`.
+    pub fn new(door: Door, status: watch::Receiver<RaftStatus>, tls: Tls) -> Self {
+        Self {
+            door,
+            status,
+            tls,
+            connection: Arc::default(),
+        }
+    }
+
+    fn channel(&self, addr: &str) -> Result<Channel, Status> {
+        let mut connection = self.connection.lock();
+        if let Some((known, channel)) = &*connection
+            && known == addr
+        {
+            return Ok(channel.clone());
+        }
+        let channel = self
+            .tls
+            .channel(addr, ServerName::Manager)
+            .map_err(|err| Status::unavailable(err.to_string()))?;
+        *connection = Some((addr.to_owned(), channel.clone()));
+        Ok(channel)
+    }
+
+    /// Waits for a leader: `None` if it is this manager, else its address.
+    async fn leader(&self, deadline: Instant) -> Result<Option<String>, Status> {
+        let mut status = self.status.clone();
+        let found = status.wait_for(|status| leader_of(status).is_some());
+        match tokio::time::timeout_at(deadline, found).await {
+            Ok(Ok(status)) => Ok(leader_of(&status).and_then(Leader::addr)),
+            Ok(Err(_)) => Err(Status::unavailable("the manager is stopping")),
+            Err(_) => Err(Status::unknown(NO_LEADER)),
+        }
+    }
+
+    /// Sends the request to the leader at `addr`, and to the next one if that cannot be reached.
+    async fn forward<S>(
+        self,
+        mut addr: String,
+        mut request: Request<Body>,
+        local: S,
+        deadline: Instant,
+    ) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>>,
+    {
+        mark(self.door, &mut request);
+        // Client streams cannot be sent twice.
+        if request.uri().path().ends_with("/PublishLogs") {
+            return Ok(match self.channel(&addr) {
+                Ok(channel) => answer(channel.oneshot(request).await),
+                Err(status) => status.into_http(),
+            });
+        }
+        let (parts, body) = request.into_parts();
+        let body = match Limited::new(body, MAX_REQUEST_BYTES).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(err) => {
+                let text = format!("the request cannot be read: {err}");
+                return Ok(Status::invalid_argument(text).into_http());
+            }
+        };
+        loop {
+            let channel = match self.channel(&addr) {
+                Ok(channel) => channel,
+                Err(status) => return Ok(status.into_http()),
+            };
+            let request = rebuild(&parts, body.clone());
+            match channel.oneshot(request).await {
+                // It never left this manager, so sending it again cannot do it twice.
+                Err(err) if unreachable(&err) && Instant::now() < deadline => {}
+                done => return Ok(answer(done)),
+            }
+            // The same leader may be back, or another one be elected: look again shortly.
+            let mut status = self.status.clone();
+            let pause = Instant::now() + RECONNECT;
+            // Either outcome means: look.
+            let _ = tokio::time::timeout_at(pause.min(deadline), status.changed()).await;
+            match self.leader(deadline).await {
+                Ok(Some(next)) => addr = next,
+                Ok(None) => return local.oneshot(rebuild(&parts, body)).await,
+                Err(status) => return Ok(status.into_http()),
+            }
+        }
+    }
+}
+
+/// How soon a leader that could not be reached is tried again.
+const RECONNECT: Duration = Duration::from_millis(100);
+
+enum Leader {
+    Here,
+    At(String),
+}
+
+impl Leader {
+    fn addr(self) -> Option<String> {
+        match self {
+            Self::Here => None,
+            Self::At(addr) => Some(addr),
+        }
+    }
+}
+
+fn leader_of(status: &RaftStatus) -> Option<Leader> {
+    if status.leading {
+        return Some(Leader::Here);
+    }
+    let leader = status.leader.as_ref()?;
+    // Elected, but not yet level with the log: soon it is `leading`.
+    if leader.raft_id == status.raft_id {
+        None
+    } else {
+        Some(Leader::At(leader.addr.clone()))
+    }
+}
+
+/// Says on whose behalf the call is made. Through the socket it is the manager's own.
+fn mark(door: Door, request: &mut Request<Body>) {
+    let caller = request.extensions().get::<Caller>().cloned();
+    let headers = request.headers_mut();
+    match (door, caller) {
+        (Door::Remote, Some(caller)) => forward_headers(&caller, headers),
+        _ => strip(headers),
+    }
+    *request.extensions_mut() = http::Extensions::default();
+}
+
+fn strip(headers: &mut HeaderMap) {
+    let nobody = Caller {
+        identity: None,
+        remote_addr: String::new(),
+        forwarded_by: None,
+    };
+    forward_headers(&nobody, headers);
+    for name in [
+        "forwarded_cert",
+        "forwarded_cert_cn",
+        "forwarded_cert_org",
+        "remote_addr",
+    ] {
+        headers.remove(name);
+    }
+}
+
+fn rebuild(parts: &http::request::Parts, body: Bytes) -> Request<Body> {
+    let mut request = Request::new(Body::new(Full::new(body)));
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = Uri::from_static("/");
+    if let Some(path) = parts.uri.path_and_query() {
+        *request.uri_mut() = Uri::from(path.clone());
+    }
+    *request.headers_mut() = parts.headers.clone();
+    *request.extensions_mut() = parts.extensions.clone();
+    request
+}
+
+fn answer(result: Result<Response<Body>, tonic::transport::Error>) -> Response<Body> {
+    result.unwrap_or_else(|err| {
+        let text = format!(
+            "connection error: the leader did not answer: {}",
+            causes(&err)
+        );
+        Status::unavailable(text).into_http()
+    })
+}
+
+/// Whether the connection could not be made at all.
+fn unreachable(err: &tonic::transport::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(err);
+    while let Some(err) = source {
+        if err.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = err.source();
+    }
+    false
+}
+
+fn causes(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut source = err.source();
+    while let Some(err) = source {
+        text.push_str(": ");
+        text.push_str(&err.to_string());
+        source = err.source();
+    }
+    text
+}
+
+impl<S> Layer<S> for LeaderProxy {
+    type Service = Proxied<S>;
+    fn layer(&self, inner: S) -> Proxied<S> {
+        Proxied {
+            proxy: self.clone(),
+            inner,
+        }
+    }
+}
+
+/// The services of this manager behind a [`LeaderProxy`].
+#[derive(Clone, Debug)]
+pub struct Proxied<S> {
+    proxy: LeaderProxy,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Proxied<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if !self.proxy.door.needs_leader(request.uri().path()) {
+            return Box::pin(self.inner.call(request));
+        }
+        // The clone takes its turn; the one that was polled ready stays with us.
+        let clone = self.inner.clone();
+        let mut local = std::mem::replace(&mut self.inner, clone);
+        let proxy = self.proxy.clone();
+        Box::pin(async move {
+            let deadline = Instant::now() + PATIENCE;
+            match proxy.leader(deadline).await {
+                Ok(None) => local.call(request).await,
+                Ok(Some(addr)) => proxy.forward(addr, request, local, deadline).await,
+                Err(status) => Ok(status.into_http()),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_to_the_leader_depends_on_the_door() {
+        let rpc = |name: &str| format!("/docker.swarmkit.v1.{name}");
+        for (name, remote, socket) in [
+            ("Control/CreateService", false, true),
+            ("Dispatcher/Session", true, true),
+            ("NodeCA/IssueNodeCertificate", true, true),
+            ("CA/GetUnlockKey", true, true),
+            ("CA/GetRootCACertificate", false, false),
+            ("RaftMembership/Join", true, false),
+            ("Raft/StreamRaftMessage", false, false),
+            ("Health/Check", false, false),
+            ("Watch/Watch", false, false),
+        ] {
+            assert_eq!(
+                Door::Remote.needs_leader(&rpc(name)),
+                remote,
+                "{name} remote"
+            );
+            assert_eq!(
+                Door::Socket.needs_leader(&rpc(name)),
+                socket,
+                "{name} socket"
+            );
+        }
+        assert!(!Door::Remote.needs_leader("/other.Service/Method"));
+    }
+}

@@ -1,0 +1,209 @@
+//! The command line of `swarmd`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A node of a swarm: an agent that runs tasks and, if its certificate says so, a manager.
+///
+/// Without --join-addr the first start makes a new cluster of which this node is the manager. With
+/// it the node joins, as what the token says. Later starts find everything in the state directory.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "swarmd", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// A command other than running a node.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to run the node.
+    #[command(flatten)]
+    pub run: Run,
+    /// What to log.
+    #[command(flatten)]
+    pub log: Log,
+}
+
+/// Commands besides running a node.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Start a whole cluster on this machine and run a service on it.
+    Dev(Dev),
+}
+
+/// How to run a node.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// Where the node keeps its certificate, log and tasks.
+    #[arg(
+        short = 'd',
+        long,
+        value_name = "DIR",
+        env = "SWARM_STATE_DIR",
+        default_value = "./swarmkitstate"
+    )]
+    pub state_dir: PathBuf,
+    /// Manager to join, on the first start.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "SWARM_JOIN_ADDR",
+        requires = "join_token"
+    )]
+    pub join_addr: Option<String>,
+    /// Token to join with: it decides whether the node becomes a worker or a manager.
+    #[arg(
+        long,
+        value_name = "SWMTKN-…",
+        env = "SWARM_JOIN_TOKEN",
+        hide_env_values = true,
+        requires = "join_addr"
+    )]
+    pub join_token: Option<String>,
+    /// Where a manager listens for nodes and other managers.
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "SWARM_LISTEN_REMOTE_API",
+        default_value = "0.0.0.0:4242"
+    )]
+    pub listen_remote_api: String,
+    /// Address at which others reach this manager [default: that of --listen-remote-api, with the
+    /// IP of the interface in use if it listens on all].
+    #[arg(
+        long,
+        visible_alias = "advertise-remote-api",
+        value_name = "HOST[:PORT]",
+        env = "SWARM_ADVERTISE_ADDR"
+    )]
+    pub advertise_addr: Option<String>,
+    /// Unix socket for swarmctl and other clients of a manager.
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "SWARM_SOCKET",
+        default_value = "/var/run/swarmd.sock"
+    )]
+    pub listen_control_api: PathBuf,
+    /// Name of the node [default: that of the machine].
+    #[arg(long, env = "SWARM_HOSTNAME")]
+    pub hostname: Option<String>,
+    /// What runs tasks.
+    #[arg(long, value_enum, env = "SWARM_EXECUTOR", default_value_t = Executor::Process)]
+    pub executor: Executor,
+    /// Whether the node takes tasks, on the first start. Later it is changed with
+    /// `swarmctl node update`.
+    #[arg(long, value_enum, default_value_t = Availability::Active)]
+    pub availability: Availability,
+    /// What happens to this node's tasks when swarmd is stopped. Kept ones run on, and the next
+    /// start takes them over.
+    #[arg(long, value_enum, default_value_t = OnStop::Keep)]
+    pub on_stop: OnStop,
+    /// Stop when the process that started this one ends.
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+/// What runs tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Executor {
+    /// Commands of this host, each a process group of its own.
+    Process,
+}
+
+/// Whether a node takes tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Availability {
+    /// It does.
+    Active,
+    /// It keeps what it has but takes no more.
+    Pause,
+    /// It gives away what it has.
+    Drain,
+}
+
+/// What happens to tasks when the daemon is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnStop {
+    /// They run on.
+    Keep,
+    /// They are stopped, each with its signal and grace period.
+    Stop,
+}
+
+/// What to log, and how.
+#[derive(Clone, Debug, Args)]
+pub struct Log {
+    /// Least severity to log: error, warn, info, debug, trace, or a filter such as
+    /// `info,skep_raft=debug`.
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "SWARM_LOG_LEVEL",
+        default_value = "info"
+    )]
+    pub log_level: String,
+    /// Form of the log, which goes to standard error.
+    #[arg(long, global = true, value_enum, env = "SWARM_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// How to run a whole cluster on this machine.
+#[derive(Clone, Debug, Args)]
+pub struct Dev {
+    /// Managers to start.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub managers: u16,
+    /// Workers to start.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=50))]
+    pub workers: u16,
+    /// Directory for the nodes' state, kept afterwards and resumed when it is there [default: a
+    /// temporary one].
+    #[arg(short = 'd', long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Exit as soon as the service runs.
+    #[arg(long)]
+    pub once: bool,
+    /// Deploy nothing, and let managers take no tasks.
+    #[arg(long, conflicts_with = "command")]
+    pub bare: bool,
+    /// Command of the service's three processes [default: one that prints the time each second].
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_token_needs_an_address() {
+        assert!(Cli::try_parse_from(["swarmd", "--join-token", "SWMTKN-1-a-b"]).is_err());
+        assert!(Cli::try_parse_from(["swarmd", "--join-addr", "h:1"]).is_err());
+    }
+
+    #[test]
+    fn dev_takes_a_command() {
+        let cli = Cli::try_parse_from(["swarmd", "dev", "--once", "--", "sleep", "5"]).unwrap();
+        let Some(Command::Dev(dev)) = cli.command else {
+            panic!("not dev")
+        };
+        assert_eq!(dev.command, ["sleep", "5"]);
+        assert!(dev.once);
+    }
+}

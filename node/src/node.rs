@@ -1,0 +1,356 @@
+//! A node: founds, joins or resumes its cluster, then runs what its certificate says.
+
+use std::{collections::BTreeMap, fs, io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use skep_agent::{Agent, OnStop, executor::Executor};
+use skep_manager::{
+    leader::Founding,
+    manager::{self, Entry, Manager},
+};
+use skep_proto::{
+    id,
+    v1::{Cluster, Peer, node_spec::Availability},
+};
+use skep_security::{
+    Credentials, DEFAULT_NODE_CERT_EXPIRY, Dial, Identity, JoinToken, Role, RootCa, Tls, join,
+};
+use skep_store::{Kind, Route};
+use tokio::net::{TcpListener, UnixListener};
+use tracing::info;
+
+use crate::{
+    address, control_socket,
+    state_dir::{self, StateDir},
+};
+
+/// What a node is started with.
+pub struct Config {
+    /// Where it keeps everything.
+    pub state_dir: PathBuf,
+    /// The cluster to join on the first start; without it a new one is founded.
+    pub join: Option<Join>,
+    /// `ip:port` where a manager listens for nodes.
+    pub listen_remote_api: String,
+    /// `host[:port]` where others reach this manager.
+    pub advertise_addr: Option<String>,
+    /// Path of a manager's control socket.
+    pub listen_control_api: PathBuf,
+    /// Name to show for the node.
+    pub hostname: String,
+    /// What runs its tasks.
+    pub executor: Arc<dyn Executor>,
+    /// Whether it takes tasks, on the first start.
+    pub availability: Availability,
+    /// What becomes of its tasks when it stops.
+    pub on_stop: OnStop,
+    /// How it dials others.
+    pub dialer: Arc<dyn Dial>,
+}
+
+/// How to join a cluster.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// `host:port` of any manager.
+    pub addr: String,
+    /// A token of the cluster.
+    pub token: String,
+}
+
+/// Why a node could not be started. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The texts say it.
+pub enum Error {
+    #[error(transparent)]
+    StateDir(#[from] state_dir::Error),
+    #[error(transparent)]
+    Security(#[from] skep_security::Error),
+    #[error(transparent)]
+    Manager(#[from] manager::Error),
+    #[error(transparent)]
+    Agent(#[from] skep_agent::Error),
+    #[error(transparent)]
+    ControlSocket(#[from] control_socket::Error),
+    #[error(
+        "cannot listen on {addr}: {source}; stop what uses it or choose another with \
+         --listen-remote-api"
+    )]
+    Listen { addr: String, source: io::Error },
+    #[error("{0}")]
+    Address(String),
+    #[error(
+        "state directory {} belongs to a node of another cluster than the join token; leave out \
+         --join-addr to resume that one, or choose another directory with --state-dir", path.display()
+    )]
+    OtherCluster { path: PathBuf },
+}
+
+/// A running node. Dropping it ends everything at once, as a crash would; its tasks run on.
+#[derive(Debug)]
+pub struct Node {
+    identity: Identity,
+    tls: Tls,
+    advertise_addr: Option<String>,
+    /// Before the state directory: the lock is the last to go.
+    agent: Agent,
+    manager: Option<Manager>,
+    _state_dir: StateDir,
+}
+
+impl Node {
+    /// Starts a node. When this returns it is a member of its cluster; its session with a manager
+    /// may still be on the way ([`Agent::ready`]).
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let state_dir = StateDir::open(&config.state_dir)?;
+        let doors = Doors::open(&config).await;
+        let member = match Credentials::load(&state_dir.certificates())? {
+            Some(credentials) => resume(&config, &state_dir, credentials)?,
+            None => match &config.join {
+                Some(how) => enter(&config, &state_dir, how).await?,
+                None => found(&config, &state_dir)?,
+            },
+        };
+        let Member {
+            tls,
+            entry,
+            founding,
+        } = member;
+        let identity = tls.current().identity().clone();
+        let mut managers: Vec<_> = config
+            .join
+            .iter()
+            .map(|join| Peer {
+                node_id: String::new(),
+                addr: join.addr.clone(),
+            })
+            .collect();
+        let (mut manager, mut advertise_addr) = (None, None);
+        if identity.role == Role::Manager {
+            let (listener, listening, control) = doors?;
+            let peer = config.join.as_ref().map(|join| join.addr.as_str());
+            let addr = address::advertised(config.advertise_addr.as_deref(), listening, peer)
+                .map_err(Error::Address)?;
+            info!(node = identity.node_id, addr, "starting manager");
+            let started = Manager::start(manager::Config {
+                tls: tls.clone(),
+                raft_dir: state_dir.raft(),
+                advertise_addr: addr.clone(),
+                listener,
+                control,
+                entry,
+            });
+            let started = Box::pin(started).await?;
+            if founding {
+                finish_founding(&state_dir, &tls, &started).await?;
+            }
+            managers = vec![Peer {
+                node_id: identity.node_id.clone(),
+                addr: addr.clone(),
+            }];
+            manager = Some(started);
+            advertise_addr = Some(addr);
+        }
+        let agent = Agent::start(skep_agent::Config {
+            node_id: identity.node_id.clone(),
+            state_dir: state_dir.path().to_owned(),
+            hostname: config.hostname,
+            tls: tls.clone(),
+            executor: config.executor,
+            managers,
+            labels: BTreeMap::new(),
+            on_stop: config.on_stop,
+        })?;
+        Ok(Self {
+            identity,
+            tls,
+            advertise_addr,
+            agent,
+            manager,
+            _state_dir: state_dir,
+        })
+    }
+
+    /// Who this node is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Its certificate and how it dials.
+    pub fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
+    /// Its agent.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// Its manager, if it is one.
+    pub fn manager(&self) -> Option<&Manager> {
+        self.manager.as_ref()
+    }
+
+    /// Where others reach its manager.
+    pub fn advertise_addr(&self) -> Option<&str> {
+        self.advertise_addr.as_deref()
+    }
+
+    /// Waits until a part has failed in a way that it cannot go on from, and says how.
+    pub async fn failed(&mut self) -> String {
+        let manager = async {
+            match &self.manager {
+                Some(manager) => manager.stopped().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            reason = manager => reason,
+            err = self.agent.broken() => err.to_string(),
+        }
+    }
+
+    /// Stops the agent, then the manager.
+    pub async fn stop(self) {
+        self.agent.stop().await;
+        if let Some(manager) = self.manager {
+            manager.stop().await;
+        }
+    }
+}
+
+/// The listeners of a manager. They are opened before anything is asked of the cluster, so that a
+/// port in use is found out first; a worker does without them.
+struct Doors;
+
+impl Doors {
+    async fn open(config: &Config) -> Result<(TcpListener, SocketAddr, UnixListener), Error> {
+        let addr = &config.listen_remote_api;
+        let failed = |source| Error::Listen {
+            addr: addr.clone(),
+            source,
+        };
+        let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        let listening = listener.local_addr().map_err(failed)?;
+        Ok((
+            listener,
+            listening,
+            control_socket::bind(&config.listen_control_api)?,
+        ))
+    }
+}
+
+/// A member of a cluster, and how its manager gets into it, should it be one.
+struct Member {
+    tls: Tls,
+    entry: Entry,
+    founding: bool,
+}
+
+/// Makes a new cluster. Nothing of it counts before [`finish_founding`].
+fn found(config: &Config, state_dir: &StateDir) -> Result<Member, Error> {
+    let unusable = |source| state_dir::Error::Unusable {
+        path: state_dir.path().to_owned(),
+        source,
+    };
+    let (mark, raft) = (state_dir.founding_mark(), state_dir.raft());
+    if raft.exists() {
+        if !mark.exists() {
+            return Err(state_dir::Error::NoCertificate {
+                path: state_dir.path().to_owned(),
+            }
+            .into());
+        }
+        fs::remove_dir_all(&raft).map_err(unusable)?;
+    }
+    fs::write(&mark, "").map_err(unusable)?;
+    let ca = RootCa::generate()?;
+    let identity = Identity {
+        node_id: id::random(),
+        role: Role::Manager,
+        cluster_id: id::random(),
+    };
+    info!(cluster = identity.cluster_id, "founding a new cluster");
+    let credentials = Credentials::self_issue(&ca, &identity, DEFAULT_NODE_CERT_EXPIRY)?;
+    Ok(Member {
+        tls: Tls::with_dialer(credentials, config.dialer.clone()),
+        entry: Entry::Found(Founding {
+            ca,
+            availability: config.availability,
+        }),
+        founding: true,
+    })
+}
+
+/// Waits until the cluster is in the log, then saves the certificate: from here on there is one.
+async fn finish_founding(state_dir: &StateDir, tls: &Tls, manager: &Manager) -> Result<(), Error> {
+    let (mut snapshot, mut subscription) = manager.store().watch([Route::Kind(Kind::Cluster)]);
+    while snapshot.count::<Cluster>() == 0 {
+        tokio::select! {
+            _ = subscription.next() => snapshot = manager.store().snapshot(),
+            reason = manager.stopped() => return Err(Error::Address(reason)),
+        }
+    }
+    tls.current().save(&state_dir.certificates())?;
+    remove_mark(state_dir)
+}
+
+fn remove_mark(state_dir: &StateDir) -> Result<(), Error> {
+    match fs::remove_file(state_dir.founding_mark()) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(state_dir::Error::Unusable {
+                path: state_dir.path().to_owned(),
+                source,
+            }
+            .into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Joins a cluster: gets a certificate from one of its managers.
+async fn enter(config: &Config, state_dir: &StateDir, how: &Join) -> Result<Member, Error> {
+    let token: JoinToken = how.token.parse()?;
+    let joined = join::join(
+        config.dialer.clone(),
+        &how.addr,
+        &token,
+        config.availability,
+    );
+    let credentials = Box::pin(joined).await?;
+    credentials.save(&state_dir.certificates())?;
+    info!(node = credentials.identity().node_id, role = ?credentials.identity().role, "joined");
+    let entry = Entry::Join(how.addr.clone());
+    let tls = Tls::with_dialer(credentials, config.dialer.clone());
+    Ok(Member {
+        tls,
+        entry,
+        founding: false,
+    })
+}
+
+/// Comes back to the cluster that the certificate is of.
+fn resume(
+    config: &Config,
+    state_dir: &StateDir,
+    credentials: Credentials,
+) -> Result<Member, Error> {
+    if let Some(how) = &config.join {
+        let token: JoinToken = how.token.parse()?;
+        if !token.pins(credentials.root_pem()) {
+            return Err(Error::OtherCluster {
+                path: state_dir.path().to_owned(),
+            });
+        }
+        info!("already a member of this cluster; resuming");
+    }
+    remove_mark(state_dir)?;
+    let entry = match &config.join {
+        Some(how) => Entry::Join(how.addr.clone()),
+        None => Entry::Resume,
+    };
+    let tls = Tls::with_dialer(credentials, config.dialer.clone());
+    Ok(Member {
+        tls,
+        entry,
+        founding: false,
+    })
+}

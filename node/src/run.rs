@@ -1,0 +1,84 @@
+//! Runs a node until it is told to stop.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use skep_agent::{OnStop, executor::process::ProcessExecutor};
+use skep_proto::v1::node_spec;
+use skep_security::TcpDial;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+use crate::{
+    Config, Join, Node,
+    args::{self, Run},
+};
+
+/// Past this, stopping is given up: nothing in it takes longer unless something is stuck.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Runs a node as the command line says, until SIGTERM or SIGINT.
+pub async fn run(args: Run) -> anyhow::Result<()> {
+    if args.exit_with_parent {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+            .context("following the parent process")?;
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut asked = std::pin::pin!(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    });
+    let started = tokio::select! {
+        started = Box::pin(Node::start(config(args))) => started,
+        () = &mut asked => return Ok(()),
+    };
+    let mut node = started?;
+    let reason = tokio::select! {
+        () = &mut asked => None,
+        reason = node.failed() => Some(reason),
+    };
+    info!("stopping");
+    if tokio::time::timeout(STOP_DEADLINE, Box::pin(node.stop()))
+        .await
+        .is_err()
+    {
+        bail!("stopping took longer than {STOP_DEADLINE:?}; given up");
+    }
+    match reason {
+        Some(reason) => bail!(reason),
+        None => Ok(()),
+    }
+}
+
+fn config(args: Run) -> Config {
+    let hostname = args.hostname.unwrap_or_else(|| {
+        rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned()
+    });
+    Config {
+        state_dir: args.state_dir,
+        join: args
+            .join_addr
+            .zip(args.join_token)
+            .map(|(addr, token)| Join { addr, token }),
+        listen_remote_api: args.listen_remote_api,
+        advertise_addr: args.advertise_addr,
+        listen_control_api: args.listen_control_api,
+        hostname,
+        executor: match args.executor {
+            args::Executor::Process => Arc::new(ProcessExecutor),
+        },
+        availability: match args.availability {
+            args::Availability::Active => node_spec::Availability::Active,
+            args::Availability::Pause => node_spec::Availability::Pause,
+            args::Availability::Drain => node_spec::Availability::Drain,
+        },
+        on_stop: match args.on_stop {
+            args::OnStop::Keep => OnStop::Keep,
+            args::OnStop::Stop => OnStop::Stop,
+        },
+        dialer: Arc::new(TcpDial),
+    }
+}

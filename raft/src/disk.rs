@@ -1,0 +1,159 @@
+//! The thread that writes the log.
+//!
+//! While one batch is being made durable, later ones queue up and are then written as one: an fsync
+//! costs the same for one entry and for a thousand. The thread ends, and the log is closed, when its
+//! [`Disk`] is dropped.
+
+use std::{sync::Arc, thread};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    Error,
+    log::{Batch, LogStore, OwnSnapshot},
+    replica::Append,
+};
+
+/// Jobs that may wait. All that wait are usually written at once, so this is only reached when the
+/// disk stalls; then the replica's outputs wait too.
+const MAX_JOBS: usize = 1024;
+/// Size of a merged batch in bytes.
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Something to write.
+pub(crate) enum Job {
+    Append(Append),
+    /// A snapshot of this member, and up to where the log may be dropped then.
+    Save {
+        snapshot: OwnSnapshot,
+        compact: u64,
+    },
+}
+
+/// How far the disk is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    /// Number of the last durable append.
+    pub(crate) number: u64,
+    /// Set when the thread has given up. Nothing is written any more.
+    pub(crate) failed: Option<Arc<Error>>,
+}
+
+/// The handle of the thread.
+pub(crate) struct Disk {
+    jobs: mpsc::Sender<Job>,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Disk {
+    pub(crate) fn spawn(log: Box<dyn LogStore>) -> Result<Self, Error> {
+        let (jobs, queue) = mpsc::channel(MAX_JOBS);
+        let (done, progress) = watch::channel(Progress::default());
+        thread::Builder::new()
+            .name("raft-disk".into())
+            .spawn(move || run(log, queue, &done))
+            .map_err(|error| Error::Thread(error.to_string()))?;
+        Ok(Self { jobs, progress })
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.jobs.capacity() > 0
+    }
+
+    /// Queues a job. `false` if there is no room or the thread has ended.
+    pub(crate) fn submit(&self, job: Job) -> bool {
+        self.jobs.try_send(job).is_ok()
+    }
+
+    /// Waits for the next progress.
+    pub(crate) async fn progress(&mut self) -> Progress {
+        if self.progress.changed().await.is_err() {
+            // The thread never ends by itself without saying why.
+            let error = Error::Thread("the thread that writes the log has panicked".into());
+            return Progress {
+                number: 0,
+                failed: Some(Arc::new(error)),
+            };
+        }
+        self.progress.borrow_and_update().clone()
+    }
+
+    /// Waits until everything queued is written and the log is closed.
+    pub(crate) async fn close(self) {
+        let Self { jobs, mut progress } = self;
+        drop(jobs);
+        while progress.changed().await.is_ok() {}
+    }
+}
+
+fn run(mut log: Box<dyn LogStore>, mut queue: mpsc::Receiver<Job>, done: &watch::Sender<Progress>) {
+    let mut next = None;
+    while let Some(job) = next.take().or_else(|| queue.blocking_recv()) {
+        let written = match job {
+            Job::Append(append) => write(log.as_mut(), append, &mut queue, &mut next).map(Some),
+            Job::Save { snapshot, compact } => log
+                .save_snapshot(&snapshot)
+                .and_then(|()| log.compact(compact))
+                .map(|()| None),
+        };
+        match written {
+            Ok(Some(number)) => done.send_modify(|progress| progress.number = number),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, "the raft log cannot be written");
+                done.send_modify(|progress| progress.failed = Some(Arc::new(error)));
+                break;
+            }
+        }
+    }
+    // Whoever sees the channel closed may open the log again.
+    drop(log);
+}
+
+/// Writes an append and all that queue right behind it. What cannot be part of the same batch is
+/// left in `next`.
+fn write(
+    log: &mut dyn LogStore,
+    append: Append,
+    queue: &mut mpsc::Receiver<Job>,
+    next: &mut Option<Job>,
+) -> Result<u64, Error> {
+    let Append {
+        mut number,
+        mut batch,
+    } = append;
+    let mut size = batch.size();
+    while size < MAX_BATCH_BYTES
+        && let Ok(job) = queue.try_recv()
+    {
+        match job {
+            Job::Append(append) => {
+                let added = append.batch.size();
+                match merge(&mut batch, append) {
+                    Ok(merged) => (number, size) = (merged, size + added),
+                    Err(alone) => {
+                        *next = Some(Job::Append(*alone));
+                        break;
+                    }
+                }
+            }
+            save @ Job::Save { .. } => {
+                *next = Some(save);
+                break;
+            }
+        }
+    }
+    log.append(&batch)?;
+    Ok(number)
+}
+
+fn merge(batch: &mut Batch, append: Append) -> Result<u64, Box<Append>> {
+    let Append { number, batch: add } = append;
+    match batch.merge(add) {
+        Ok(()) => Ok(number),
+        Err(add) => Err(Box::new(Append {
+            number,
+            batch: *add,
+        })),
+    }
+}

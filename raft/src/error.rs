@@ -1,0 +1,114 @@
+//! What can go wrong in replication. The texts that start with `raft:` are those that clients and
+//! managers of a swarm match on.
+
+use std::{path::PathBuf, time::Duration};
+
+/// Why replication, or a request to it, failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// This manager does not lead, or stopped leading before the request was done.
+    #[error("raft: failed to process the request: node lost leader status")]
+    NotLeader,
+    /// Replication on this manager has ended.
+    #[error("raft: failed to process the request: node is stopped")]
+    Stopped,
+    /// This member was removed from the group: its data is of no more use.
+    #[error("raft: member was removed from the cluster")]
+    Removed,
+    /// There is no member with this Raft ID.
+    #[error("raft: member unknown")]
+    UnknownMember,
+    /// The remaining members that can be reached would not be a quorum.
+    #[error("raft: member cannot be removed, because removing it may result in loss of quorum")]
+    QuorumLoss,
+    /// An address that nobody can dial.
+    #[error("invalid address {0} in raft join request")]
+    InvalidAddress(String),
+    /// The member that wants to join cannot be reached at the address it gave.
+    #[error(
+        "could not connect to prospective new cluster member using its advertised address: {0}"
+    )]
+    DialBack(String),
+    /// No member can take over, or it did not in time.
+    #[error("raft: leadership could not be handed over to another member")]
+    HandOver,
+    /// Another request changes the members at the moment and did not end in time.
+    #[error("raft: request timed out after {0:?}")]
+    Timeout(Duration),
+    /// Another process, or another replica of this one, has the log open.
+    #[error("the raft log in {} is in use by another process", .0.display())]
+    Locked(PathBuf),
+    /// The log cannot be read or written.
+    #[error("raft log: {action}: {reason}")]
+    Log {
+        /// What was tried.
+        action: &'static str,
+        /// What the storage said.
+        reason: String,
+    },
+    /// An entry of the log is missing though later ones, or the commit index, say it was there.
+    #[error("raft log: entry {0} is missing")]
+    Hole(u64),
+    /// The leader knows that this member had entries that its log lacks.
+    #[error(
+        "raft log: this member has acknowledged entries up to {acknowledged} but its log ends at \
+         {last}; remove it from the cluster and join it again"
+    )]
+    Lost {
+        /// Index that the leader saw acknowledged.
+        acknowledged: u64,
+        /// Index of the last entry here.
+        last: u64,
+    },
+    /// Bytes from the log or from a peer that do not decode or make no sense.
+    #[error("malformed {what}: {reason}")]
+    Malformed {
+        /// What the bytes should be.
+        what: &'static str,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The log belongs to someone else.
+    #[error("the raft log belongs to {found}, but this is {expected}")]
+    Foreign {
+        /// Whose log it is.
+        found: String,
+        /// Who opened it.
+        expected: String,
+    },
+    /// The consensus library refused.
+    #[error("raft: {0}")]
+    Raft(#[from] raft::Error),
+    /// A committed entry cannot be applied.
+    #[error(transparent)]
+    Store(#[from] skep_store::Error),
+    /// No connection can be made with this node's identity.
+    #[error(transparent)]
+    Security(#[from] skep_security::Error),
+    /// A peer refused or did not answer.
+    #[error("{}", .0.message())]
+    Rpc(#[from] tonic::Status),
+    /// The log could not be written. This manager must not go on.
+    #[error("{0}")]
+    Disk(std::sync::Arc<Error>),
+    /// A thread could not be started, or died.
+    #[error("raft: {0}")]
+    Thread(String),
+}
+
+impl Error {
+    /// For use with `map_err` on storage.
+    pub(crate) fn log<E: std::fmt::Display>(action: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Log {
+            action,
+            reason: error.to_string(),
+        }
+    }
+
+    pub(crate) fn malformed(what: &'static str, reason: impl ToString) -> Self {
+        Self::Malformed {
+            what,
+            reason: reason.to_string(),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The log on disk: one small trait, and what implements it.
+//!
+//! The disk is for durability and recovery only; while a member runs, its log is read from memory.
+//! What is stored is not encrypted yet: it is protected by the mode of its directory (0700).
+
+mod memory;
+mod sled;
+
+pub use memory::MemoryLog;
+pub use sled::SledLog;
+
+use crate::{
+    Error, LocalMember,
+    codec::{Entry, HardState, Snapshot},
+};
+
+/// Everything that a log remembers.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// Whose log it is. `None` if nothing was ever stored.
+    pub member: Option<LocalMember>,
+    /// Term, vote and commit index.
+    pub(crate) hard_state: HardState,
+    /// Consecutive; the first one comes at latest right after the snapshot.
+    pub(crate) entries: Vec<Entry>,
+    /// The newest one.
+    pub(crate) snapshot: Option<Snapshot>,
+}
+
+/// What is written together, all or nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// A snapshot from the leader. It replaces the whole log.
+    pub(crate) snapshot: Option<Snapshot>,
+    /// Consecutive entries. All stored entries from the first one's index on are replaced by them.
+    pub(crate) entries: Vec<Entry>,
+    /// New term, vote and commit index.
+    pub(crate) hard_state: Option<HardState>,
+}
+
+/// A durable log. Every method returns when what it did is on disk, and after an error of a writing
+/// method nothing more may be written: what is stored is unknown until the log is loaded again.
+pub trait LogStore: Send {
+    /// Reads everything. Fails with [`Error::Hole`] if an entry in the middle is missing.
+    fn load(&mut self) -> Result<Loaded, Error>;
+
+    /// Stores whose log this is.
+    fn set_member(&mut self, member: &LocalMember) -> Result<(), Error>;
+
+    /// Stores a batch. Entries that would leave a hole are refused with [`Error::Hole`].
+    fn append(&mut self, batch: &Batch) -> Result<(), Error>;
+
+    /// Stores a snapshot that was taken here, in place of an earlier one. The entries stay.
+    fn save_snapshot(&mut self, snapshot: &crate::OwnSnapshot) -> Result<(), Error>;
+
+    /// Drops the entries up to and including `index`, which must be covered by the snapshot.
+    fn compact(&mut self, index: u64) -> Result<(), Error>;
+}
+
+/// A snapshot that this member has taken of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnSnapshot(pub(crate) Snapshot);
+
+impl OwnSnapshot {
+    /// Index of the last entry in it.
+    pub fn index(&self) -> u64 {
+        self.0.get_metadata().index
+    }
+}
+
+impl Batch {
+    /// Adds what comes right after this batch, so that both are written as one. A batch with a
+    /// snapshot is given back: it must be written by itself.
+    pub(crate) fn merge(&mut self, next: Self) -> Result<(), Box<Self>> {
+        if next.snapshot.is_some() {
+            return Err(Box::new(next));
+        }
+        if let Some(first) = next.entries.first() {
+            let kept = self
+                .entries
+                .partition_point(|entry| entry.index < first.index);
+            self.entries.truncate(kept);
+        }
+        self.entries.extend(next.entries);
+        self.hard_state = next.hard_state.or(self.hard_state.take());
+        Ok(())
+    }
+
+    /// Approximate size in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.entries.iter().map(|entry| 64 + entry.data.len()).sum()
+    }
+
+    /// The entries must follow one another, and the first one whatever is stored up to `last`.
+    pub(crate) fn check(&self, last: u64) -> Result<(), Error> {
+        let last = match &self.snapshot {
+            Some(snapshot) => snapshot.get_metadata().index,
+            None => last,
+        };
+        let Some(first) = self.entries.first() else {
+            return Ok(());
+        };
+        if first.index > last + 1 {
+            return Err(Error::Hole(last + 1));
+        }
+        check_consecutive(&self.entries)
+    }
+}
+
+impl Loaded {
+    /// Whether no entry and no snapshot was ever stored.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.snapshot.is_none()
+    }
+
+    /// Index of the snapshot, 0 without one.
+    pub(crate) fn snapshot_index(&self) -> u64 {
+        self.snapshot.as_ref().map_or(0, |s| s.get_metadata().index)
+    }
+
+    /// Index of the last entry.
+    pub(crate) fn last_index(&self) -> u64 {
+        let last = self.entries.last().map_or(0, |entry| entry.index);
+        last.max(self.snapshot_index())
+    }
+
+    /// Looks for what a damaged disk may have lost.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let covered = self.snapshot_index();
+        if let Some(first) = self.entries.first()
+            && first.index > covered + 1
+        {
+            return Err(Error::Hole(covered + 1));
+        }
+        check_consecutive(&self.entries)?;
+        if self.hard_state.commit > self.last_index() {
+            return Err(Error::Hole(self.last_index() + 1));
+        }
+        Ok(())
+    }
+}
+
+fn check_consecutive(entries: &[Entry]) -> Result<(), Error> {
+    match entries
+        .windows(2)
+        .find(|pair| pair[0].index + 1 != pair[1].index)
+    {
+        Some(pair) => Err(Error::Hole(pair[0].index + 1)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod contract;

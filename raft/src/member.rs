@@ -1,0 +1,162 @@
+//! Who belongs to the group, and who this member is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skep_proto::v1;
+
+use crate::{
+    Error,
+    codec::{self, ConfChange, ConfChangeType},
+};
+
+/// Who this member is, as its log remembers it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LocalMember {
+    /// Never zero, and new for every join.
+    #[prost(uint64, tag = "1")]
+    pub raft_id: u64,
+    /// ID of its node object.
+    #[prost(string, tag = "2")]
+    pub node_id: String,
+    /// `host:port` where the others reach it.
+    #[prost(string, tag = "3")]
+    pub addr: String,
+    /// The cluster it belongs to.
+    #[prost(string, tag = "4")]
+    pub cluster_id: String,
+    /// The members at the time it joined, with whom it talks until its log tells it more. Empty on
+    /// the first member of a cluster.
+    #[prost(message, repeated, tag = "5")]
+    pub peers: Vec<v1::RaftMember>,
+}
+
+/// A change of the group that can be proposed.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// Adds a member, or changes the address of one.
+    Add(v1::RaftMember),
+    /// Removes a member for ever.
+    Remove(u64),
+}
+
+impl Change {
+    /// In the form in which it stands in the log. `id` tells changes apart.
+    pub(crate) fn encode(&self, id: u64) -> ConfChange {
+        let mut change = ConfChange {
+            id,
+            ..ConfChange::default()
+        };
+        match self {
+            Self::Add(member) => {
+                change.change_type = ConfChangeType::AddNode;
+                change.node_id = member.raft_id;
+                change.context = prost::Message::encode_to_vec(&stored(member)).into();
+            }
+            Self::Remove(raft_id) => {
+                change.change_type = ConfChangeType::RemoveNode;
+                change.node_id = *raft_id;
+            }
+        }
+        change
+    }
+}
+
+/// A member as it is stored: the status is in the eye of the beholder.
+fn stored(member: &v1::RaftMember) -> v1::RaftMember {
+    v1::RaftMember {
+        status: Some(v1::RaftMemberStatus::default()),
+        ..member.clone()
+    }
+}
+
+/// The members as of some entry of the log.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Membership {
+    /// By Raft ID.
+    pub(crate) members: BTreeMap<u64, v1::RaftMember>,
+    /// Raft IDs that must never be used again.
+    pub(crate) removed: BTreeSet<u64>,
+}
+
+impl Membership {
+    /// As a snapshot tells it.
+    pub(crate) fn from_wire(snapshot: &v1::ClusterSnapshot) -> Self {
+        Self {
+            members: snapshot
+                .members
+                .iter()
+                .map(|member| (member.raft_id, stored(member)))
+                .collect(),
+            removed: snapshot.removed.iter().copied().collect(),
+        }
+    }
+
+    pub(crate) fn to_wire(&self) -> v1::ClusterSnapshot {
+        v1::ClusterSnapshot {
+            members: self.members.values().cloned().collect(),
+            removed: self.removed.iter().copied().collect(),
+        }
+    }
+
+    /// Follows a committed change.
+    pub(crate) fn apply(&mut self, change: &ConfChange) -> Result<(), Error> {
+        match change.change_type {
+            ConfChangeType::RemoveNode => {
+                self.members.remove(&change.node_id);
+                self.removed.insert(change.node_id);
+            }
+            // SwarmKit's "update" has the number that means "learner" here.
+            ConfChangeType::AddNode | ConfChangeType::AddLearnerNode => {
+                let mut member: v1::RaftMember = prost::Message::decode(change.context.clone())
+                    .map_err(|error| Error::malformed("context of a membership change", error))?;
+                member.raft_id = change.node_id;
+                self.members.insert(change.node_id, stored(&member));
+            }
+        }
+        Ok(())
+    }
+
+    /// A Raft ID that was never used in this group. Random 63 bits plus one, as in SwarmKit.
+    pub(crate) fn fresh_id(members: &[v1::RaftMember], removed: &BTreeSet<u64>) -> u64 {
+        loop {
+            let id = (rand::random::<u64>() >> 1) + 1;
+            if !removed.contains(&id) && members.iter().all(|member| member.raft_id != id) {
+                return id;
+            }
+        }
+    }
+}
+
+impl LocalMember {
+    /// This member as the others see it.
+    pub(crate) fn to_wire(&self) -> v1::RaftMember {
+        v1::RaftMember {
+            raft_id: self.raft_id,
+            node_id: self.node_id.clone(),
+            addr: self.addr.clone(),
+            status: Some(v1::RaftMemberStatus::default()),
+        }
+    }
+
+    /// What the first member of a group writes into its empty log: that it is a member, committed in
+    /// term 1. Whoever joins later replays it and so learns of all members from the log alone.
+    pub(crate) fn bootstrap(&self) -> Result<crate::log::Batch, Error> {
+        let change = Change::Add(self.to_wire()).encode(1);
+        let entry = codec::Entry {
+            entry_type: codec::EntryType::EntryConfChange,
+            index: 1,
+            term: 1,
+            data: codec::encode(&change)?.into(),
+            ..codec::Entry::default()
+        };
+        Ok(crate::log::Batch {
+            snapshot: None,
+            entries: vec![entry],
+            hard_state: Some(codec::HardState {
+                term: 1,
+                commit: 1,
+                ..codec::HardState::default()
+            }),
+        })
+    }
+}

@@ -1,0 +1,112 @@
+//! When a snapshot is taken, and what becomes of it.
+//!
+//! The tables of a store snapshot cost nothing to take; turning them into bytes happens beside the
+//! loop. The log before a snapshot is then dropped, but for what slow followers may still need.
+
+use std::future::pending;
+
+use skep_proto::v1;
+use tokio::task::JoinHandle;
+
+use super::Node;
+use crate::{Error, OwnSnapshot, disk::Job};
+
+/// Entries between snapshots, if the cluster object does not say.
+const DEFAULT_INTERVAL: u64 = 10_000;
+/// Entries kept behind a snapshot, if the cluster object does not say.
+const DEFAULT_KEPT: u64 = 500;
+
+/// The newest snapshot, and the one being taken.
+pub(super) struct Snapshots {
+    newest: u64,
+    taking: Option<JoinHandle<OwnSnapshot>>,
+}
+
+impl Drop for Snapshots {
+    fn drop(&mut self) {
+        if let Some(taking) = &self.taking {
+            taking.abort();
+        }
+    }
+}
+
+impl Snapshots {
+    /// `newest` is the index of the newest snapshot.
+    pub(super) fn new(newest: u64) -> Self {
+        Self {
+            newest,
+            taking: None,
+        }
+    }
+
+    /// A snapshot of the leader was put in place of everything.
+    pub(super) fn restored(&mut self, index: u64) {
+        self.newest = index;
+    }
+
+    /// Waits for the snapshot that is being taken, for ever if there is none.
+    pub(super) async fn taken(&mut self) -> Result<OwnSnapshot, Error> {
+        let Some(taking) = &mut self.taking else {
+            return pending().await;
+        };
+        let taken = taking.await;
+        self.taking = None;
+        taken.map_err(|error| Error::Thread(error.to_string()))
+    }
+}
+
+impl Node {
+    /// Begins a snapshot if one is due or a peer needs one.
+    pub(super) fn take_snapshot(&mut self) {
+        if self.snapshots.taking.is_some() {
+            return;
+        }
+        let due = || {
+            let interval = self.snapshot_config().0;
+            interval > 0 && self.replica.applied() >= self.snapshots.newest + interval
+        };
+        if !self.replica.wants_snapshot() && !due() {
+            return;
+        }
+        let store = self.store.snapshot();
+        let Some(header) = self.replica.snapshot_header() else {
+            return;
+        };
+        if header.index() != store.index() {
+            return;
+        }
+        let take = move || header.with_store(store.to_wire());
+        self.snapshots.taking = Some(tokio::task::spawn_blocking(take));
+    }
+
+    pub(super) fn snapshot_taken(&mut self, snapshot: OwnSnapshot) {
+        let index = snapshot.index();
+        if self.replica.wants_snapshot() {
+            self.replica.offer(snapshot.clone());
+        }
+        // One of the leader may have come in between.
+        if index <= self.snapshots.newest {
+            return;
+        }
+        let compact = index.saturating_sub(self.snapshot_config().1);
+        // Without room there is another one soon.
+        if self.disk.submit(Job::Save { snapshot, compact }) {
+            self.snapshots.newest = index;
+            self.replica.compact(compact);
+            tracing::info!(index, "raft snapshot taken");
+        }
+    }
+
+    /// Entries between snapshots, and entries kept behind one.
+    fn snapshot_config(&self) -> (u64, u64) {
+        let store = self.store.snapshot();
+        let cluster = store.all::<v1::Cluster>().next();
+        let config = cluster.and_then(|cluster| cluster.spec().raft.as_ref());
+        config.map_or((DEFAULT_INTERVAL, DEFAULT_KEPT), |config| {
+            (
+                config.snapshot_interval,
+                config.log_entries_for_slow_followers,
+            )
+        })
+    }
+}

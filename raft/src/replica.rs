@@ -1,0 +1,491 @@
+//! One member of the group as a plain state machine: no clock, no socket, no thread, no disk.
+//!
+//! Ticks, messages, proposals and "this is on disk now" go in; [`Replica::take_output`] says what to
+//! send, what to write and what to apply. Whoever drives it (the shell in production, a simulator in
+//! tests) does that, in the order in which the outputs came.
+//!
+//! Writing and sending go side by side: a leader's messages leave before its own disk has the
+//! entries, everyone else's only afterwards.
+
+mod check;
+mod output;
+mod snapshot;
+mod tail;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Range,
+};
+
+use bytes::Bytes;
+use raft::{RawNode, SnapshotStatus, StateRole, Storage};
+use skep_proto::v1;
+use slog::Drain;
+
+use self::tail::Tail;
+pub use self::{
+    output::{Append, Committed, Output, Role},
+    snapshot::SnapshotHeader,
+};
+use crate::{
+    Error,
+    codec::{
+        self, ConfChange, ConfState, Entry, EntryType, HardState, Incoming, Message, MessageType,
+    },
+    log::{Batch, Loaded},
+    member::{Change, Membership},
+};
+
+/// Ticks between heartbeats of a leader.
+const HEARTBEAT_TICKS: usize = 1;
+/// Ticks without a leader before an election, at least.
+const ELECTION_TICKS: usize = 10;
+/// Each member waits a random number of ticks in this range before it stands for election, so that
+/// two rarely do at once. With ticks of 100 ms a dead leader is replaced within 1.5 s.
+const ELECTION_SPREAD: Range<usize> = ELECTION_TICKS..ELECTION_TICKS + 5;
+/// Entries in one message, in bytes; a larger entry travels alone. Several messages may be merged on
+/// the way, so this stays well below the 4 MiB that a peer accepts.
+const MAX_MESSAGE_BYTES: u64 = 512 * 1024;
+/// Messages with entries that may be unanswered per peer.
+const MAX_INFLIGHT_MESSAGES: usize = 256;
+/// Entries that may be neither committed nor given up, in bytes. It bounds a leader's memory while it
+/// has no quorum; proposals on top wait.
+const MAX_UNCOMMITTED_BYTES: u64 = 32 * 1024 * 1024;
+/// Committed entries handed out at once, in bytes: applying them must not take long compared to an
+/// election.
+const MAX_COMMITTED_BYTES: u64 = 1024 * 1024;
+/// What a replica is told at its birth.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// Its Raft ID.
+    pub raft_id: u64,
+    /// Ticks of silence, picked at random, before it stands for election. The lower end is at least
+    /// 10. A range of one makes a replica deterministic.
+    pub election_ticks: Range<usize>,
+}
+
+impl ReplicaConfig {
+    /// The usual one.
+    pub fn new(raft_id: u64) -> Self {
+        Self {
+            raft_id,
+            election_ticks: ELECTION_SPREAD,
+        }
+    }
+}
+
+/// See the module.
+pub struct Replica {
+    node: RawNode<Tail>,
+    membership: Membership,
+    conf_state: ConfState,
+    role: Role,
+    /// The latest, on disk or on the way there.
+    hard_state: HardState,
+    /// Outputs whose messages wait for the disk: number, whether it needs a write, messages.
+    unwritten: VecDeque<(u64, bool, Vec<Message>)>,
+    /// Messages that do not wait any more.
+    released: Vec<Message>,
+    /// The decoded snapshot that the library accepted but has not handed out yet.
+    incoming: Option<(u64, v1::Snapshot)>,
+    /// Number and index of a snapshot that is on its way to the disk.
+    restoring: Option<(u64, u64)>,
+    /// Index of the last entry or snapshot handed out.
+    applied: u64,
+    removed: bool,
+    /// Ticks since a peer has last needed the snapshot that is offered.
+    offered_ticks: usize,
+}
+
+impl Replica {
+    /// A replica that goes on from what its log had. Also gives the store that the snapshot in the
+    /// log holds, with its index.
+    #[allow(clippy::type_complexity)]
+    pub fn new(
+        config: &ReplicaConfig,
+        loaded: Loaded,
+    ) -> Result<(Self, Option<(u64, v1::StoreSnapshot)>), Error> {
+        loaded.check()?;
+        let mut membership = Membership::default();
+        let mut conf_state = ConfState::default();
+        let mut position = (0, 0);
+        let mut store = None;
+        if let Some(snapshot) = &loaded.snapshot {
+            let content = codec::decode_snapshot(snapshot)?;
+            let metadata = snapshot.get_metadata();
+            position = (metadata.index, metadata.term);
+            conf_state = metadata.get_conf_state().clone();
+            membership = Membership::from_wire(content.membership());
+            store = Some((metadata.index, content.store.unwrap_or_default()));
+        }
+        let mut hard_state = loaded.hard_state;
+        // The commit index is not always written, and a snapshot only holds what is committed.
+        hard_state.commit = hard_state.commit.max(position.0);
+        let tail = Tail::new(
+            loaded.entries,
+            position,
+            hard_state.clone(),
+            conf_state.clone(),
+        );
+        let library = raft::Config {
+            id: config.raft_id,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: HEARTBEAT_TICKS,
+            min_election_tick: config.election_ticks.start,
+            max_election_tick: config.election_ticks.end,
+            applied: position.0,
+            max_size_per_msg: MAX_MESSAGE_BYTES,
+            max_inflight_msgs: MAX_INFLIGHT_MESSAGES,
+            check_quorum: true,
+            pre_vote: true,
+            max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
+            max_committed_size_per_ready: MAX_COMMITTED_BYTES,
+            ..raft::Config::default()
+        };
+        // Below "info" the library formats whole messages.
+        let drain = slog::LevelFilter::new(tracing_slog::TracingSlogDrain, slog::Level::Info);
+        let logger = slog::Logger::root(drain.fuse(), slog::o!());
+        let node = RawNode::new(&library, tail, &logger)?;
+        let replica = Self {
+            node,
+            membership,
+            conf_state,
+            role: Role {
+                term: hard_state.term,
+                ..Role::default()
+            },
+            hard_state,
+            unwritten: VecDeque::new(),
+            released: Vec::new(),
+            incoming: None,
+            restoring: None,
+            applied: position.0,
+            removed: false,
+            offered_ticks: 0,
+        };
+        Ok((replica, store))
+    }
+
+    /// A tick of the clock has passed.
+    pub fn tick(&mut self) {
+        self.age_offer();
+        if self.removed || (!self.leads() && !self.may_campaign()) {
+            return;
+        }
+        self.node.tick();
+    }
+
+    /// Stands for election at once if there is nobody else to wait for.
+    pub fn campaign_if_alone(&mut self) {
+        if self.is_alone() && !self.leads() && self.may_campaign() && !self.removed {
+            // It only fails for messages of others.
+            let _ = self.node.campaign();
+        }
+    }
+
+    /// Takes a message of a peer. An error means that the message made no sense and was dropped,
+    /// except for [`Error::Lost`], after which this replica must not go on.
+    pub fn step(&mut self, incoming: Incoming) -> Result<(), Error> {
+        if self.removed {
+            return Ok(());
+        }
+        let Incoming { message, snapshot } = incoming;
+        self.check(&message)?;
+        let kind = message.msg_type;
+        if kind == MessageType::MsgTimeoutNow && !self.may_campaign() {
+            return Ok(());
+        }
+        let snapshot =
+            snapshot.map(|content| (message.get_snapshot().get_metadata().index, content));
+        match self.node.step(message) {
+            // A peer that was removed, or that this replica does not know yet.
+            Ok(()) | Err(raft::Error::StepPeerNotFound) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Some((index, content)) = snapshot
+            && self
+                .node
+                .snap()
+                .is_some_and(|s| s.get_metadata().index == index)
+        {
+            self.incoming = Some((index, content));
+        }
+        Ok(())
+    }
+
+    /// Whether proposals of `bytes` bytes altogether would be taken now.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let uncommitted = self.node.raft.uncommitted_size();
+        self.leads()
+            && self.node.raft.lead_transferee.is_none()
+            && (uncommitted == 0 || uncommitted + bytes <= MAX_UNCOMMITTED_BYTES as usize)
+    }
+
+    /// Appends entries to the log of the group, all or none. Only a leader can.
+    pub fn propose(&mut self, data: Vec<Bytes>) -> Result<(), Error> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        if !self.leads() || self.removed {
+            return Err(Error::NotLeader);
+        }
+        let mut message = Message {
+            msg_type: MessageType::MsgPropose,
+            from: self.node.raft.id,
+            ..Message::default()
+        };
+        for data in data {
+            message.mut_entries().push(Entry {
+                data,
+                ..Entry::default()
+            });
+        }
+        Ok(self.node.step(message)?)
+    }
+
+    /// Whether a membership change would be taken now: one at a time.
+    pub fn can_change(&self) -> bool {
+        self.has_room(0) && !self.node.raft.has_pending_conf()
+    }
+
+    /// Proposes a membership change under an ID of the caller's.
+    pub(crate) fn propose_change(&mut self, id: u64, change: &Change) -> Result<(), Error> {
+        if !self.can_change() || self.removed {
+            return Err(Error::NotLeader);
+        }
+        Ok(self
+            .node
+            .propose_conf_change(Vec::new(), change.encode(id))?)
+    }
+
+    /// Asks a member to take over. It may not happen; then this replica leads on after a while.
+    pub fn transfer_leader(&mut self, to: u64) {
+        self.node.transfer_leader(to);
+    }
+
+    /// Whether another member is being asked to take over. Nothing can be proposed meanwhile.
+    pub fn is_transferring(&self) -> bool {
+        self.leads() && self.node.raft.lead_transferee.is_some()
+    }
+
+    /// A message to `peer` could not be delivered.
+    pub fn report_unreachable(&mut self, peer: u64) {
+        self.node.report_unreachable(peer);
+    }
+
+    /// A snapshot was delivered to `peer`, or could not be.
+    pub fn report_snapshot(&mut self, peer: u64, delivered: bool) {
+        self.node.report_snapshot(
+            peer,
+            match delivered {
+                true => SnapshotStatus::Finish,
+                false => SnapshotStatus::Failure,
+            },
+        );
+    }
+
+    /// The append of this number, and all before it, are durable.
+    pub fn persisted(&mut self, number: u64) {
+        self.node.on_persist_ready(number);
+        self.release(number);
+        if let Some((restoring, index)) = self.restoring
+            && restoring <= number
+        {
+            self.restoring = None;
+            self.node.advance_apply_to(index);
+        }
+    }
+
+    /// Lets go the messages of outputs up to `number`, and of those after it that need no write.
+    fn release(&mut self, number: u64) {
+        let mut last = number;
+        while let Some((next, writes, _)) = self.unwritten.front() {
+            if *next > number && *writes {
+                break;
+            }
+            last = *next;
+            if let Some((_, _, messages)) = self.unwritten.pop_front() {
+                self.released.extend(messages);
+            }
+        }
+        if last > number {
+            self.node.on_persist_ready(last);
+        }
+    }
+
+    /// Whether [`Self::take_output`] would have something to say.
+    pub fn has_output(&self) -> bool {
+        !self.removed && (self.node.has_ready() || !self.released.is_empty())
+    }
+
+    /// What is to be done now. An error means that a committed entry is broken: this replica must
+    /// not go on.
+    pub fn take_output(&mut self) -> Result<Output, Error> {
+        let mut output = Output {
+            messages: std::mem::take(&mut self.released),
+            ..Output::default()
+        };
+        if self.removed || !self.node.has_ready() {
+            return Ok(output);
+        }
+        let mut ready = self.node.ready();
+        let number = ready.number();
+        output.messages.extend(ready.take_messages());
+        let persisted_messages = ready.take_persisted_messages();
+        let committed = ready.take_committed_entries();
+        let mut batch = Batch::default();
+        if !ready.snapshot().is_empty() {
+            let snapshot = ready.snapshot().clone();
+            self.restore(number, &snapshot, &mut output)?;
+            batch.snapshot = Some(snapshot);
+        }
+        batch.entries = ready.take_entries();
+        self.node.mut_store().append(&batch.entries);
+        if let Some(hard_state) = ready.hs() {
+            self.hard_state = hard_state.clone();
+        }
+        let must_sync = ready.must_sync();
+        self.node.advance_append_async(ready);
+        self.unwritten
+            .push_back((number, must_sync, persisted_messages));
+        if must_sync {
+            batch.hard_state = Some(self.hard_state.clone());
+            output.append = Some(Append { number, batch });
+        } else if self.unwritten.len() == 1 {
+            // Only the commit index is new. It need not be written, and nothing else waits.
+            self.node.on_persist_ready(number);
+            self.release(number);
+            output.messages.append(&mut self.released);
+        }
+        for entry in committed {
+            self.commit(entry, &mut output)?;
+        }
+        if !output.committed.is_empty() && !self.removed {
+            self.node.advance_apply_to(self.applied);
+        }
+        self.note_role(&mut output);
+        Ok(output)
+    }
+
+    fn commit(&mut self, mut entry: Entry, output: &mut Output) -> Result<(), Error> {
+        let mut committed = Committed {
+            index: entry.index,
+            data: Bytes::new(),
+            change: None,
+        };
+        match entry.entry_type {
+            EntryType::EntryNormal => committed.data = entry.take_data(),
+            EntryType::EntryConfChange => {
+                let change: ConfChange = codec::decode(&entry.data)?;
+                committed.change = Some(change.id);
+                self.apply_change(&change)?;
+                output.members_changed = true;
+            }
+            EntryType::EntryConfChangeV2 => {
+                return Err(Error::malformed(
+                    "entry",
+                    format!("entry {} changes several members at once", entry.index),
+                ));
+            }
+        }
+        self.applied = entry.index;
+        output.committed.push(committed);
+        Ok(())
+    }
+
+    fn apply_change(&mut self, change: &ConfChange) -> Result<(), Error> {
+        self.membership.apply(change)?;
+        match change.change_type {
+            codec::ConfChangeType::RemoveNode if change.node_id == self.node.raft.id => {
+                // The library must not be told: a leader that is not a member makes it panic.
+                self.removed = true;
+            }
+            // SwarmKit's change of an address, see `Membership::apply`.
+            codec::ConfChangeType::AddLearnerNode => {}
+            _ => self.conf_state = self.node.apply_conf_change(change)?,
+        }
+        Ok(())
+    }
+
+    fn note_role(&mut self, output: &mut Output) {
+        let raft = &self.node.raft;
+        let role = Role {
+            term: raft.term,
+            leader: raft.leader_id,
+            leads: raft.state == StateRole::Leader,
+        };
+        if role != self.role {
+            self.role = role;
+            output.role = Some(role);
+        }
+    }
+
+    /// The role that was last told by an output.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whether this replica was removed from the group. It does nothing any more then.
+    pub fn is_removed(&self) -> bool {
+        self.removed
+    }
+
+    /// The members, by Raft ID.
+    pub fn members(&self) -> &BTreeMap<u64, v1::RaftMember> {
+        &self.membership.members
+    }
+
+    /// Raft IDs that must never be used again.
+    pub fn removed(&self) -> &BTreeSet<u64> {
+        &self.membership.removed
+    }
+
+    /// Index of the last entry that was handed out.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Whether an entry of the present term was handed out, i.e. all of earlier leaders were.
+    pub fn applied_in_term(&self) -> bool {
+        self.node.store().term(self.applied).ok() == Some(self.node.raft.term)
+    }
+
+    /// Index of the last entry of the log.
+    pub fn last_index(&self) -> u64 {
+        self.node.raft.raft_log.last_index()
+    }
+
+    /// How far the log of a peer is known to match this leader's; 0 if unknown.
+    pub fn matched(&self, peer: u64) -> u64 {
+        let progress = self.node.raft.prs().get(peer);
+        progress.map_or(0, |progress| progress.matched)
+    }
+
+    fn leads(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    /// Whether this replica is the only member.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.conf_state.voters == [self.node.raft.id]
+    }
+
+    /// The library panics if a replica stands for election while a snapshot is not on disk yet, or,
+    /// when it is alone, while entries are not.
+    fn may_campaign(&self) -> bool {
+        let log = &self.node.raft.raft_log;
+        self.restoring.is_none()
+            && log.unstable_snapshot().is_none()
+            && (!self.is_alone() || log.persisted == log.last_index())
+    }
+
+    /// How many entries are in memory.
+    #[cfg(test)]
+    fn entries(&self) -> u64 {
+        let tail = self.node.store();
+        tail.last() + 1 - tail.first_index().unwrap()
+    }
+}
+
+#[cfg(test)]
+mod group;

@@ -1,0 +1,180 @@
+//! What a group must do in situations that everyone knows to happen.
+
+use std::collections::BTreeSet;
+
+use super::{Group, own_snapshot};
+use crate::{
+    Error, Loaded, ReplicaConfig,
+    codec::{Incoming, Message, MessageType},
+    log::LogStore,
+    member::Change,
+    replica::Replica,
+};
+
+#[test]
+fn a_single_member_elects_itself_at_once_and_commits() {
+    let mut group = Group::new(1);
+    // The entry that makes it a member is applied first.
+    assert_eq!(group.members[&1].members(), BTreeSet::from([1]));
+    group.replica(1).campaign_if_alone();
+    group.drain(1);
+    assert_eq!(group.leader(), Some(1));
+    group.write();
+    assert_eq!(group.members[&1].applied, ["write 1"]);
+}
+
+#[test]
+fn members_that_join_replay_the_log_and_learn_all_addresses() {
+    let mut group = Group::new(2);
+    group.write();
+    for id in 2..=5 {
+        group.join(id);
+        group.write();
+    }
+    group.settle();
+    for member in group.members.values() {
+        let members = member.replica.as_ref().unwrap().members();
+        assert_eq!(members.len(), 5);
+        assert!((1..=5).all(|id| members[&id].addr == format!("host{id}:4242")));
+    }
+}
+
+#[test]
+fn a_new_leader_takes_over_and_the_old_one_catches_up() {
+    let mut group = Group::of(3, 3);
+    group.write();
+    let old = group.elect();
+    group.crash(old);
+    group.run_until("another one leads", |group| {
+        group.leader().is_some_and(|id| id != old)
+    });
+    group.write();
+    group.start(old);
+    group.write();
+    group.settle();
+}
+
+#[test]
+fn leadership_can_be_handed_over() {
+    let mut group = Group::of(4, 3);
+    group.write();
+    let old = group.elect();
+    let new = old % 3 + 1;
+    group.replica(old).transfer_leader(new);
+    group.drain(old);
+    assert!(!group.replica(old).has_room(0));
+    group.run_until("the new one leads", |group| group.leader() == Some(new));
+    group.write();
+}
+
+#[test]
+fn a_leader_without_a_quorum_stops_leading() {
+    let mut group = Group::of(5, 3);
+    let leader = group.elect();
+    for id in 1..=3 {
+        if id != leader {
+            group.crash(id);
+        }
+    }
+    group.propose().unwrap();
+    group.run_until("nobody leads", |group| group.leader().is_none());
+    assert_eq!(group.acknowledged.len(), 0);
+}
+
+#[test]
+fn all_acknowledged_writes_survive_a_restart_of_everyone() {
+    let mut group = Group::of(6, 3);
+    for _ in 0..20 {
+        group.write();
+    }
+    for id in 1..=3 {
+        group.crash(id);
+    }
+    for id in 1..=3 {
+        group.start(id);
+    }
+    group.elect();
+    group.settle();
+    group.write();
+}
+
+#[test]
+fn a_removed_member_stops_and_the_rest_goes_on() {
+    let mut group = Group::of(7, 3);
+    let leader = group.elect();
+    let victim = leader % 3 + 1;
+    group.change(&Change::Remove(victim));
+    assert!(group.replica(leader).removed().contains(&victim));
+    assert!(!group.replica(leader).members().contains_key(&victim));
+    group.crash(victim);
+    group.write();
+}
+
+#[test]
+fn a_leader_that_removes_itself_does_not_panic() {
+    let mut group = Group::of(8, 3);
+    let leader = group.elect();
+    group.change(&Change::Remove(leader));
+    assert!(group.replica(leader).is_removed());
+    for _ in 0..100 {
+        group.step();
+    }
+    group.crash(leader);
+    group.write();
+}
+
+#[test]
+fn a_member_that_is_far_behind_gets_a_snapshot() {
+    let mut group = Group::of(9, 3);
+    let leader = group.elect();
+    let slow = leader % 3 + 1;
+    group.crash(slow);
+    for _ in 0..30 {
+        group.write();
+    }
+    for id in (1..=3).filter(|id| *id != slow) {
+        let member = group.members.get_mut(&id).unwrap();
+        let snapshot = own_snapshot(member);
+        member.log.save_snapshot(&snapshot).unwrap();
+        let index = member.replica.as_ref().unwrap().applied();
+        member.log.compact(index).unwrap();
+        member.replica.as_mut().unwrap().compact(index);
+        assert!(member.replica.as_ref().unwrap().entries() < 10);
+    }
+    group.start(slow);
+    group.settle();
+    group.write();
+    group.settle();
+    // It restarts from that snapshot.
+    assert_eq!(group.members[&slow].members().len(), 3);
+    group.crash(slow);
+    group.start(slow);
+    assert_eq!(group.members[&slow].members().len(), 3);
+    group.write();
+    group.settle();
+}
+
+#[test]
+fn a_member_whose_disk_was_lost_says_so() {
+    let mut group = Group::of(10, 3);
+    group.write();
+    group.settle();
+    let leader = group.elect();
+    let victim = leader % 3 + 1;
+    let acknowledged = group.replica(leader).matched(victim);
+    let mut blank = Replica::new(&ReplicaConfig::new(victim), Loaded::default())
+        .unwrap()
+        .0;
+    let heartbeat = Message {
+        msg_type: MessageType::MsgHeartbeat,
+        from: leader,
+        to: victim,
+        term: group.replica(leader).role().term,
+        commit: acknowledged,
+        ..Message::default()
+    };
+    assert!(matches!(
+        blank.step(Incoming::new(heartbeat).unwrap()),
+        Err(Error::Lost { last: 0, .. })
+    ));
+}

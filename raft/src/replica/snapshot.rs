@@ -1,0 +1,125 @@
+//! Snapshots: those taken here, those for peers that are far behind, and those of the leader.
+
+use raft::{ProgressState, Storage};
+use skep_proto::v1;
+
+use super::{ELECTION_TICKS, Output, Replica};
+use crate::{
+    Error,
+    codec::{self, ConfState, Snapshot},
+    log::OwnSnapshot,
+    member::Membership,
+};
+
+/// Ticks for which a snapshot is kept in memory when no peer needs it any more: long enough for one
+/// that was asked to answer.
+const OFFER_TICKS: usize = 2 * ELECTION_TICKS;
+
+/// What goes into a snapshot besides the store. Taken when everything handed out was applied.
+#[derive(Clone, Debug)]
+pub struct SnapshotHeader {
+    index: u64,
+    term: u64,
+    conf_state: ConfState,
+    membership: v1::ClusterSnapshot,
+}
+
+impl Replica {
+    /// Whether a peer needs a snapshot: take one and [offer](Self::offer) it.
+    pub fn wants_snapshot(&self) -> bool {
+        self.leads() && self.node.store().wants_snapshot()
+    }
+
+    /// The part of a snapshot that is not the store's, as of [`Self::applied`]. `None` before
+    /// anything was applied.
+    pub fn snapshot_header(&self) -> Option<SnapshotHeader> {
+        let term = self.node.store().term(self.applied).ok()?;
+        if self.applied == 0 {
+            return None;
+        }
+        Some(SnapshotHeader {
+            index: self.applied,
+            term,
+            conf_state: self.conf_state.clone(),
+            membership: self.membership.to_wire(),
+        })
+    }
+
+    /// Keeps a snapshot for the peers that need it, and gets them to ask again.
+    pub fn offer(&mut self, snapshot: OwnSnapshot) {
+        self.node.mut_store().offer(Some(snapshot.0));
+        self.offered_ticks = 0;
+        self.node.ping();
+    }
+
+    /// Drops the snapshot that was offered when no peer has needed it for a while.
+    pub(super) fn age_offer(&mut self) {
+        if !self.node.store().offers_snapshot() {
+            return;
+        }
+        let mut peers = self.node.raft.prs().iter().map(|(_, peer)| peer.state);
+        let needed = peers.any(|state| state == ProgressState::Snapshot);
+        drop(peers);
+        if self.leads() && needed {
+            self.offered_ticks = 0;
+        }
+        self.offered_ticks += 1;
+        if self.offered_ticks > OFFER_TICKS {
+            self.node.mut_store().offer(None);
+        }
+    }
+
+    /// Forgets the entries up to `index`, which must be in a snapshot that is on its way to the
+    /// disk. What is not yet applied stays.
+    pub fn compact(&mut self, index: u64) {
+        let index = index.min(self.applied.saturating_sub(1));
+        self.node.mut_store().compact(index);
+    }
+
+    /// A snapshot of the leader takes the place of everything.
+    pub(super) fn restore(
+        &mut self,
+        number: u64,
+        snapshot: &Snapshot,
+        output: &mut Output,
+    ) -> Result<(), Error> {
+        let metadata = snapshot.get_metadata();
+        let content = match self.incoming.take() {
+            Some((index, content)) if index == metadata.index => content,
+            _ => codec::decode_snapshot(snapshot)?,
+        };
+        self.node.mut_store().restore(metadata.index, metadata.term);
+        self.conf_state = metadata.get_conf_state().clone();
+        self.membership = Membership::from_wire(content.membership());
+        self.applied = metadata.index;
+        self.restoring = Some((number, metadata.index));
+        output.members_changed = true;
+        output.restore = Some((metadata.index, content.store.unwrap_or_default()));
+        Ok(())
+    }
+}
+
+impl SnapshotHeader {
+    /// Index of the last entry in the snapshot.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Makes the snapshot. Takes long for a large store.
+    pub fn with_store(self, store: v1::StoreSnapshot) -> OwnSnapshot {
+        let content = v1::Snapshot {
+            version: v1::snapshot::Version::V0.into(),
+            membership: Some(self.membership),
+            store: Some(store),
+        };
+        let mut snapshot = Snapshot {
+            data: prost::Message::encode_to_vec(&content).into(),
+            ..Snapshot::default()
+        };
+        let metadata = snapshot.mut_metadata();
+        metadata.index = self.index;
+        metadata.term = self.term;
+        metadata.set_conf_state(self.conf_state);
+        OwnSnapshot(snapshot)
+    }
+}

@@ -1,0 +1,179 @@
+//! The log in memory, from which the consensus library reads.
+//!
+//! It holds every entry since the last compaction, on disk or not yet: the library only asks that
+//! entries can be read back, and is told separately which of them are durable.
+
+use std::{cell::Cell, collections::VecDeque};
+
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+
+use crate::codec::{ConfState, Entry, HardState, Snapshot};
+
+pub(super) struct Tail {
+    entries: VecDeque<Entry>,
+    /// Index and term of the entry before the first one.
+    base: (u64, u64),
+    /// As loaded at start; the library does not ask again.
+    initial: RaftState,
+    /// For peers whose next entry is compacted. Only there while one needs it.
+    offered: Option<Snapshot>,
+    /// A peer needs a snapshot that is not offered.
+    wanted: Cell<bool>,
+}
+
+impl Tail {
+    /// The log after a restart. `snapshot` is index and term of the newest snapshot.
+    pub(super) fn new(
+        entries: Vec<Entry>,
+        snapshot: (u64, u64),
+        hard_state: HardState,
+        conf_state: ConfState,
+    ) -> Self {
+        let mut entries = VecDeque::from(entries);
+        // The entry before the first is not known any more, but its term is needed: the first one
+        // takes its part. With a snapshot right before the first that is not necessary.
+        let base = match entries.front() {
+            Some(first) if first.index <= snapshot.0 => {
+                let base = (first.index, first.term);
+                entries.pop_front();
+                base
+            }
+            _ => snapshot,
+        };
+        Self {
+            entries,
+            base,
+            initial: RaftState::new(hard_state, conf_state),
+            offered: None,
+            wanted: Cell::new(false),
+        }
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.base.0 + self.entries.len() as u64
+    }
+
+    /// Adds consecutive entries in place of all from the first one's index on.
+    pub(super) fn append(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else {
+            return;
+        };
+        let kept = first.index.saturating_sub(self.base.0 + 1) as usize;
+        self.entries.truncate(kept);
+        self.entries.extend(entries.iter().cloned());
+    }
+
+    /// Starts again after a snapshot of the leader.
+    pub(super) fn restore(&mut self, index: u64, term: u64) {
+        self.entries.clear();
+        self.base = (index, term);
+        self.offered = None;
+    }
+
+    /// Forgets the entries up to and including `index`.
+    pub(super) fn compact(&mut self, index: u64) {
+        while let Some(first) = self.entries.front()
+            && first.index <= index
+        {
+            self.base = (first.index, first.term);
+            self.entries.pop_front();
+        }
+        if self
+            .offered
+            .as_ref()
+            .is_some_and(|offered| offered.get_metadata().index < self.base.0)
+        {
+            self.offered = None;
+        }
+    }
+
+    /// Whether a peer waits for a snapshot that is not offered.
+    pub(super) fn wants_snapshot(&self) -> bool {
+        self.wanted.get()
+    }
+
+    /// Holds a snapshot for peers, or drops it.
+    pub(super) fn offer(&mut self, snapshot: Option<Snapshot>) {
+        self.wanted.set(false);
+        self.offered = snapshot;
+    }
+
+    pub(super) fn offers_snapshot(&self) -> bool {
+        self.offered.is_some()
+    }
+}
+
+fn compacted() -> raft::Error {
+    raft::Error::Store(StorageError::Compacted)
+}
+
+impl Storage for Tail {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(self.initial.clone())
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.base.0 {
+            return Err(compacted());
+        }
+        if high > self.last() + 1 {
+            return Err(raft::Error::Store(StorageError::Unavailable));
+        }
+        let max_size = max_size.into().unwrap_or(u64::MAX);
+        let mut size = 0;
+        let mut entries = Vec::new();
+        for entry in self
+            .entries
+            .range((low - self.base.0 - 1) as usize..(high - self.base.0 - 1) as usize)
+        {
+            size += raft::util::entry_approximate_size(entry) as u64;
+            // The first one comes along however large it is.
+            if size > max_size && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry.clone());
+        }
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.base.0 {
+            return Ok(self.base.1);
+        }
+        if index < self.base.0 {
+            return Err(compacted());
+        }
+        self.entries
+            .get((index - self.base.0 - 1) as usize)
+            .map(|entry| entry.term)
+            .ok_or(raft::Error::Store(StorageError::Unavailable))
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.base.0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        match &self.offered {
+            Some(offered) if offered.get_metadata().index >= request_index.max(self.base.0) => {
+                Ok(offered.clone())
+            }
+            _ => {
+                self.wanted.set(true);
+                Err(raft::Error::Store(
+                    StorageError::SnapshotTemporarilyUnavailable,
+                ))
+            }
+        }
+    }
+}

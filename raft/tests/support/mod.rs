@@ -1,0 +1,389 @@
+//! A cluster of managers that consist of a store, replication and a server.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use skep_proto::{
+    Timestamp, v1,
+    v1::{
+        HealthCheckRequest, HealthCheckResponse,
+        health_check_response::ServingStatus,
+        health_server::{Health, HealthServer},
+    },
+};
+use skep_raft::{
+    Batch, Config, Error, Loaded, LocalMember, LogStore, MemoryLog, OwnSnapshot, Raft, RaftService,
+    SledLog, Status, request_join,
+};
+use skep_security::{Credentials, Identity, Role, RootCa, Tls, authorize, tls_incoming};
+use skep_store::{Store, Tx};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, runtime::Runtime, time::timeout};
+use tonic::{Request, Response, transport::Server};
+use tower::util::MapRequestLayer;
+
+const CLUSTER: &str = "cluster1cluster1cluster1c";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Cluster {
+    pub managers: Vec<Manager>,
+    ca: RootCa,
+}
+
+pub struct Manager {
+    pub store: Store,
+    node_id: String,
+    addr: SocketAddr,
+    dir: TempDir,
+    tls: Tls,
+    running: Option<Running>,
+}
+
+struct Running {
+    raft: Raft,
+    /// Of the server: ending it ends all connections.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+struct Serving;
+
+#[tonic::async_trait]
+impl Health for Serving {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, tonic::Status> {
+        assert_eq!(request.get_ref().service, "Raft");
+        Ok(Response::new(HealthCheckResponse {
+            status: ServingStatus::Serving.into(),
+        }))
+    }
+}
+
+pub fn node_object(name: &str) -> v1::Node {
+    v1::Node {
+        id: name.to_owned(),
+        ..v1::Node::default()
+    }
+}
+
+fn store() -> Store {
+    Store::new(Timestamp::default)
+}
+
+impl Manager {
+    async fn new(ca: &RootCa, number: usize) -> Self {
+        let node_id = format!("manager{number}");
+        let who = Identity {
+            node_id: node_id.clone(),
+            role: Role::Manager,
+            cluster_id: CLUSTER.to_owned(),
+        };
+        let hour = Duration::from_secs(3600);
+        let tls = Tls::new(Credentials::self_issue(ca, &who, hour).unwrap());
+        let addr = bind("127.0.0.1:0".parse().unwrap()).await.local_addr();
+        Self {
+            store: store(),
+            node_id,
+            addr: addr.unwrap(),
+            dir: tempfile::tempdir().unwrap(),
+            tls,
+            running: None,
+        }
+    }
+
+    fn log_dir(&self) -> PathBuf {
+        self.dir.path().join("raft")
+    }
+
+    pub fn raft(&self) -> Raft {
+        self.running.as_ref().unwrap().raft.clone()
+    }
+
+    pub fn status(&self) -> Status {
+        self.raft().status().borrow().clone()
+    }
+
+    pub fn identity(&self) -> (String, String) {
+        (self.node_id.clone(), self.addr.to_string())
+    }
+
+    /// Serves, then joins through `through`, then replicates.
+    async fn run(&mut self, through: Option<SocketAddr>, log: Option<Box<dyn LogStore>>) {
+        self.store = store();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (addr, tls) = (self.addr, self.tls.clone());
+        let service = RaftService::default();
+        let (raft_server, membership_server) = service.servers();
+        let identify = MapRequestLayer::new(|mut request: http::Request<tonic::body::Body>| {
+            if let Ok(caller) = authorize(&request, CLUSTER, &|_| false) {
+                request.extensions_mut().insert(caller);
+            }
+            request
+        });
+        // The sockets belong to the runtime that they are made on.
+        let listener = runtime.spawn(bind(addr)).await.unwrap();
+        runtime.spawn(async move {
+            let incoming = tls_incoming(listener, tls);
+            let server = Server::builder()
+                .layer(identify)
+                .add_service(HealthServer::new(Serving))
+                .add_service(raft_server)
+                .add_service(membership_server)
+                .serve_with_incoming(incoming);
+            Box::pin(server).await.unwrap();
+        });
+        let join = match through {
+            Some(manager) => Some(
+                request_join(&self.tls, &manager.to_string(), &self.addr.to_string())
+                    .await
+                    .unwrap(),
+            ),
+            None => None,
+        };
+        let config = Config {
+            node_id: self.node_id.clone(),
+            cluster_id: CLUSTER.to_owned(),
+            addr: self.addr.to_string(),
+            tick: Duration::from_millis(50),
+            join,
+        };
+        let log = log.unwrap_or_else(|| Box::new(SledLog::open(&self.log_dir()).unwrap()));
+        let raft = Raft::start(config, self.store.clone(), self.tls.clone(), log)
+            .await
+            .unwrap();
+        service.begin(&raft);
+        self.running = Some(Running {
+            raft,
+            runtime: Some(runtime),
+        });
+    }
+}
+
+/// Takes an address that the process may have used a moment ago.
+async fn bind(addr: SocketAddr) -> TcpListener {
+    let started = Instant::now();
+    loop {
+        match TcpListener::bind(addr).await {
+            Ok(listener) => return listener,
+            Err(error) if started.elapsed() > PATIENCE => panic!("{addr}: {error}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+impl Cluster {
+    pub async fn start(size: usize) -> Self {
+        let ca = RootCa::generate().unwrap();
+        let mut first = Manager::new(&ca, 0).await;
+        first.run(None, None).await;
+        let mut cluster = Self {
+            managers: vec![first],
+            ca,
+        };
+        for _ in 1..size {
+            cluster.add().await;
+        }
+        cluster
+    }
+
+    pub async fn start_with(log: impl LogStore + 'static) -> Self {
+        let ca = RootCa::generate().unwrap();
+        let mut first = Manager::new(&ca, 0).await;
+        first.run(None, Some(Box::new(log))).await;
+        Self {
+            managers: vec![first],
+            ca,
+        }
+    }
+
+    pub async fn add(&mut self) {
+        let leader = self.leader().await;
+        let through = self.managers[leader].addr;
+        let mut manager = Manager::new(&self.ca, self.managers.len()).await;
+        manager.run(Some(through), None).await;
+        self.managers.push(manager);
+        let size = self.managers.len();
+        self.wait("the new member knows all", |cluster| {
+            cluster.managers[size - 1].status().members.len() == size
+        })
+        .await;
+    }
+
+    /// Ends a manager as a crash does: nothing is handed over.
+    pub fn kill(&mut self, manager: usize) {
+        self.managers[manager].running = None;
+    }
+
+    pub async fn restart(&mut self, manager: usize) {
+        // The log of the killed one is closed soon.
+        let dir = self.managers[manager].log_dir();
+        let started = Instant::now();
+        let log = loop {
+            match SledLog::open(&dir) {
+                Ok(log) => break log,
+                Err(Error::Locked(_)) if started.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
+        self.managers[manager].run(None, Some(Box::new(log))).await;
+    }
+
+    fn running(&self) -> impl Iterator<Item = usize> {
+        (0..self.managers.len()).filter(|i| self.managers[*i].running.is_some())
+    }
+
+    pub fn addresses(&self) -> Vec<String> {
+        let mut addresses: Vec<_> = self.managers.iter().map(|m| m.addr.to_string()).collect();
+        addresses.sort();
+        addresses
+    }
+
+    /// Polls until it holds: a condition over several managers has no single thing to wait on.
+    pub async fn wait(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let started = Instant::now();
+        while !holds(self) {
+            assert!(started.elapsed() < PATIENCE, "it never happens that {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn present_leader(&self) -> Option<usize> {
+        self.running()
+            .filter(|i| self.managers[*i].status().leading)
+            .max_by_key(|i| self.managers[*i].status().term)
+    }
+
+    pub async fn leader(&mut self) -> usize {
+        self.wait("a manager leads", |cluster| {
+            cluster.present_leader().is_some()
+        })
+        .await;
+        self.present_leader().unwrap()
+    }
+
+    pub async fn wait_reachable(&mut self, manager: usize) {
+        self.wait("all are reachable", |cluster| {
+            let reachable = v1::raft_member_status::Reachability::Reachable;
+            let members = cluster.managers[manager].status().members;
+            members
+                .iter()
+                .all(|member| member.status().reachability() == reachable)
+        })
+        .await;
+    }
+
+    /// Writes through whoever leads until it is acknowledged.
+    async fn update(&mut self, write: impl Fn(&mut Tx) -> Result<(), skep_store::Error>) {
+        let started = Instant::now();
+        loop {
+            assert!(started.elapsed() < PATIENCE, "no write is acknowledged");
+            let leader = self.leader().await;
+            let store = self.managers[leader].store.clone();
+            match timeout(PATIENCE, store.update(&write)).await.unwrap() {
+                Ok(()) | Err(skep_store::Error::Exists) => return,
+                Err(skep_store::Error::LostLeadership) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    pub async fn write(&mut self, name: &str) {
+        self.update(|tx| tx.create(node_object(name)).map(drop))
+            .await;
+    }
+
+    pub async fn write_large(&mut self, name: &str, size: usize) {
+        self.update(|tx| {
+            let mut node = node_object(name);
+            node.spec_mut().annotations_mut().name = "x".repeat(size);
+            tx.create(node).map(drop)
+        })
+        .await;
+    }
+
+    pub async fn set_raft_config(&mut self, interval: u64, kept: u64) {
+        self.update(|tx| {
+            let mut cluster = v1::Cluster {
+                id: CLUSTER.to_owned(),
+                ..v1::Cluster::default()
+            };
+            let spec = cluster.spec_mut();
+            spec.annotations_mut().name = "default".to_owned();
+            spec.raft_mut().snapshot_interval = interval;
+            spec.raft_mut().log_entries_for_slow_followers = kept;
+            tx.create(cluster).map(drop)
+        })
+        .await;
+    }
+
+    pub fn has(&self, manager: usize, name: &str) -> bool {
+        let snapshot = self.managers[manager].store.snapshot();
+        snapshot.get::<v1::Node>(name).is_some()
+    }
+
+    pub async fn everyone_has(&mut self, name: &str) {
+        self.wait(&format!("everyone has {name}"), |cluster| {
+            cluster.running().all(|i| cluster.has(i, name))
+        })
+        .await;
+    }
+}
+
+/// A log whose disk can be made to fail.
+#[derive(Default)]
+pub struct FailingLog(MemoryLog);
+
+static BROKEN: AtomicBool = AtomicBool::new(false);
+
+impl FailingLog {
+    pub fn break_disk() {
+        BROKEN.store(true, Ordering::SeqCst);
+    }
+}
+
+impl LogStore for FailingLog {
+    fn load(&mut self) -> Result<Loaded, Error> {
+        self.0.load()
+    }
+
+    fn set_member(&mut self, member: &LocalMember) -> Result<(), Error> {
+        self.0.set_member(member)
+    }
+
+    fn append(&mut self, batch: &Batch) -> Result<(), Error> {
+        if BROKEN.load(Ordering::SeqCst) {
+            return Err(Error::Log {
+                action: "write",
+                reason: "no space left on device".to_owned(),
+            });
+        }
+        self.0.append(batch)
+    }
+
+    fn save_snapshot(&mut self, snapshot: &OwnSnapshot) -> Result<(), Error> {
+        self.0.save_snapshot(snapshot)
+    }
+
+    fn compact(&mut self, index: u64) -> Result<(), Error> {
+        self.0.compact(index)
+    }
+}

@@ -1,0 +1,353 @@
+//! Load on a control socket, and what came of it.
+//!
+//! It drives any server that speaks this protocol, so that two of them can be compared in one run.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // A tool at a terminal.
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use skep_proto::{
+    id,
+    v1::{
+        Annotations, ConfigSpec, ContainerSpec, CreateConfigRequest, CreateServiceRequest,
+        ListConfigsRequest, ListServiceStatusesRequest, RemoveServiceRequest, ReplicatedService,
+        ServiceSpec, TaskSpec, control_client::ControlClient, list_configs_request::Filters,
+        service_spec::Mode, task_spec::Runtime,
+    },
+};
+use skep_tests::control;
+use tokio::{task::JoinSet, time::timeout};
+use tonic::transport::Channel;
+
+#[derive(Debug, Parser)]
+#[command(name = "load", about = "Load on a control socket, and what came of it")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Acknowledged CreateConfig writes of 100 bytes
+    Config {
+        #[command(flatten)]
+        target: Target,
+        /// Clients that write at the same time, each over a connection of its own
+        #[arg(long, default_value_t = 1)]
+        clients: usize,
+        /// How long
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
+    /// From the creation of a service until all its tasks run
+    Service {
+        #[command(flatten)]
+        target: Target,
+        /// Tasks
+        #[arg(long, default_value_t = 1000)]
+        replicas: u64,
+        /// Given up after so many seconds
+        #[arg(long, default_value_t = 300)]
+        seconds: u64,
+        /// Image of the service: `process` runs a command of the host
+        #[arg(long, default_value = "process")]
+        image: String,
+    },
+    /// One write at a time through whichever manager answers
+    Failover {
+        #[command(flatten)]
+        target: Target,
+        /// How long
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Target {
+    /// Control sockets; clients are spread over them
+    #[arg(
+        long = "socket",
+        visible_alias = "sockets",
+        value_delimiter = ',',
+        required = true
+    )]
+    sockets: Vec<PathBuf>,
+    /// Speak TLS on the socket, without verifying who answers
+    #[arg(long)]
+    tls: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Writes {
+    writes_per_s: f64,
+    p50_us: u64,
+    p99_us: u64,
+    max_us: u64,
+    errors: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Converged {
+    seconds: f64,
+    tasks_per_s: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Failover {
+    longest_gap_ms: u64,
+    writes: u64,
+    lost: u64,
+}
+
+/// How long one write of a failover run may take before another manager is tried.
+const TRY: Duration = Duration::from_secs(1);
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Config {
+            target,
+            clients,
+            seconds,
+        } => {
+            let result = config(&target, clients, Duration::from_secs(seconds)).await?;
+            print(&target, &result)
+        }
+        Command::Service {
+            target,
+            replicas,
+            seconds,
+            image,
+        } => {
+            let result = service(&target, replicas, Duration::from_secs(seconds), image).await?;
+            print(&target, &result)
+        }
+        Command::Failover { target, seconds } => {
+            let result = failover(&target, Duration::from_secs(seconds)).await?;
+            print(&target, &result)
+        }
+    }
+}
+
+fn print(target: &Target, result: &impl Serialize) -> anyhow::Result<()> {
+    if target.json {
+        println!("{}", serde_json::to_string(result)?);
+        return Ok(());
+    }
+    let value = serde_json::to_value(result)?;
+    for (name, value) in value.as_object().into_iter().flatten() {
+        println!("{name:<16} {value}");
+    }
+    Ok(())
+}
+
+fn config_request(name: String) -> CreateConfigRequest {
+    let spec = ConfigSpec {
+        annotations: Some(Annotations {
+            name,
+            ..Default::default()
+        }),
+        data: vec![b'x'; 100].into(),
+        ..Default::default()
+    };
+    CreateConfigRequest { spec: Some(spec) }
+}
+
+async fn config(target: &Target, clients: usize, time: Duration) -> anyhow::Result<Writes> {
+    let mut connected = Vec::new();
+    for socket in target.sockets.iter().cycle().take(clients) {
+        connected.push(control::connect(socket, target.tls).await?);
+    }
+    let run = id::random();
+    let start = Instant::now();
+    let end = start + time;
+    let mut writers = JoinSet::new();
+    for (number, mut client) in connected.into_iter().enumerate() {
+        let run = run.clone();
+        writers.spawn(async move {
+            let (mut latencies, mut errors) = (Vec::new(), 0_u64);
+            while Instant::now() < end {
+                let name = format!("load-{run}-{number}-{}", latencies.len() as u64 + errors);
+                let before = Instant::now();
+                match client.create_config(config_request(name)).await {
+                    Ok(_) => latencies.push(before.elapsed().as_micros() as u64),
+                    Err(_) => errors += 1,
+                }
+            }
+            (latencies, errors)
+        });
+    }
+    let (mut latencies, mut errors) = (Vec::new(), 0);
+    while let Some(writer) = writers.join_next().await {
+        let (own, failed) = writer?;
+        latencies.extend(own);
+        errors += failed;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    latencies.sort_unstable();
+    let at = |share: f64| -> u64 {
+        let index = (latencies.len() as f64 * share) as usize;
+        latencies
+            .get(index.min(latencies.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or(0)
+    };
+    Ok(Writes {
+        writes_per_s: latencies.len() as f64 / seconds,
+        p50_us: at(0.5),
+        p99_us: at(0.99),
+        max_us: at(1.0),
+        errors,
+    })
+}
+
+async fn service(
+    target: &Target,
+    replicas: u64,
+    patience: Duration,
+    image: String,
+) -> anyhow::Result<Converged> {
+    let mut client = control::connect(&target.sockets[0], target.tls).await?;
+    let container = ContainerSpec {
+        image,
+        command: vec!["sleep".to_owned()],
+        args: vec!["1000000".to_owned()],
+        ..Default::default()
+    };
+    let spec = ServiceSpec {
+        annotations: Some(Annotations {
+            name: format!("load-{}", id::random()),
+            ..Default::default()
+        }),
+        task: Some(TaskSpec {
+            runtime: Some(Runtime::Container(container)),
+            ..Default::default()
+        }),
+        mode: Some(Mode::Replicated(ReplicatedService { replicas })),
+        ..Default::default()
+    };
+    let start = Instant::now();
+    let created = client
+        .create_service(CreateServiceRequest { spec: Some(spec) })
+        .await?;
+    let service_id = created
+        .into_inner()
+        .service
+        .context("no service in the answer")?
+        .id;
+    loop {
+        let request = ListServiceStatusesRequest {
+            services: vec![service_id.clone()],
+        };
+        let statuses = client
+            .list_service_statuses(request)
+            .await?
+            .into_inner()
+            .statuses;
+        let running = statuses.first().map_or(0, |status| status.running_tasks);
+        if running >= replicas {
+            break;
+        }
+        if start.elapsed() > patience {
+            bail!("only {running} of {replicas} tasks run after {patience:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    client
+        .remove_service(RemoveServiceRequest { service_id })
+        .await?;
+    Ok(Converged {
+        seconds,
+        tasks_per_s: replicas as f64 / seconds,
+    })
+}
+
+async fn failover(target: &Target, time: Duration) -> anyhow::Result<Failover> {
+    let run = id::random();
+    let mut clients: Vec<Option<ControlClient<Channel>>> = vec![None; target.sockets.len()];
+    let (mut turn, mut number) = (0, 0_u64);
+    let mut acknowledged = BTreeSet::new();
+    let mut last = Instant::now();
+    let mut longest = Duration::ZERO;
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        let name = format!("failover-{run}-{number}");
+        number += 1;
+        let socket = &target.sockets[turn];
+        if clients[turn].is_none() {
+            clients[turn] = control::connect(socket, target.tls).await.ok();
+        }
+        let written = match &mut clients[turn] {
+            Some(client) => {
+                let write = client.create_config(config_request(name.clone()));
+                matches!(timeout(TRY, write).await, Ok(Ok(_)))
+            }
+            None => false,
+        };
+        if written {
+            acknowledged.insert(name);
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        } else {
+            clients[turn] = None;
+            turn = (turn + 1) % clients.len();
+            // All managers may be without a leader for a while; do not spin on their refusals.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    longest = longest.max(last.elapsed());
+    let stored = stored(target, &format!("failover-{run}-")).await?;
+    let lost = acknowledged
+        .iter()
+        .filter(|name| !stored.contains(*name))
+        .count() as u64;
+    Ok(Failover {
+        longest_gap_ms: longest.as_millis() as u64,
+        writes: acknowledged.len() as u64,
+        lost,
+    })
+}
+
+/// Names of all configs that start so, from whichever manager answers.
+async fn stored(target: &Target, prefix: &str) -> anyhow::Result<Arc<BTreeSet<String>>> {
+    let mut reason = None;
+    for socket in &target.sockets {
+        let filters = Filters {
+            name_prefixes: vec![prefix.to_owned()],
+            ..Default::default()
+        };
+        let request = ListConfigsRequest {
+            filters: Some(filters),
+        };
+        let listed = match control::connect(socket, target.tls).await {
+            Ok(mut client) => client
+                .list_configs(request)
+                .await
+                .map_err(anyhow::Error::from),
+            Err(err) => Err(err),
+        };
+        match listed {
+            Ok(listed) => {
+                let configs = listed.into_inner().configs;
+                let names = configs
+                    .iter()
+                    .map(|config| config.spec().annotations().name.clone());
+                return Ok(Arc::new(names.collect()));
+            }
+            Err(err) => reason = Some(err),
+        }
+    }
+    bail!("no manager lists the configs: {reason:?}")
+}

@@ -1,0 +1,529 @@
+//! A cluster in one process: real nodes on real sockets with real mTLS, each on a runtime of its
+//! own that can be taken away from under it.
+
+use std::{
+    net::TcpListener,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use skep_agent::{
+    OnStop,
+    executor::{
+        Executor,
+        null::NullExecutor,
+        process::{ProcessExecutor, end_leftovers},
+    },
+};
+use skep_node::{Config, Join, Node};
+use skep_proto::v1::{
+    Annotations, Cluster as ClusterObject, ContainerSpec, CreateServiceRequest, GetServiceRequest,
+    GetTaskRequest, ListClustersRequest, ListNodesRequest, ListTasksRequest, Node as NodeObject,
+    NodeSpec, ReplicatedService, RestartPolicy, Service, ServiceSpec, Task, TaskSpec, TaskState,
+    UpdateClusterRequest, UpdateNodeRequest, UpdateServiceRequest, control_client::ControlClient,
+    list_tasks_request::Filters, node_spec::Availability, node_status::State, service_spec::Mode,
+    task_spec::Runtime as TaskRuntime,
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tonic::{Status, transport::Channel};
+
+use crate::{control, links::Links};
+
+/// How long anything may take before a test gives up. Generous: it is no measure of speed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A cluster of nodes in this process. Dropping it ends all of them.
+pub struct Cluster {
+    nodes: Vec<Host>,
+    links: Links,
+    dir: TempDir,
+    executor: Arc<dyn Executor>,
+}
+
+/// One node of the cluster, running or not.
+struct Host {
+    name: String,
+    state_dir: PathBuf,
+    listen: String,
+    manager: bool,
+    running: Option<(Runtime, Node)>,
+}
+
+impl Cluster {
+    /// A cluster whose tasks do nothing. All its nodes are ready when this returns.
+    pub async fn start(managers: usize, workers: usize) -> Self {
+        Self::with_executor(managers, workers, Arc::new(NullExecutor)).await
+    }
+
+    /// A cluster whose tasks are processes of this machine.
+    pub async fn of_processes(managers: usize, workers: usize) -> Self {
+        Self::with_executor(managers, workers, Arc::new(ProcessExecutor)).await
+    }
+
+    async fn with_executor(managers: usize, workers: usize, executor: Arc<dyn Executor>) -> Self {
+        let dir = TempDir::new().unwrap();
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            links: Links::default(),
+            dir,
+            executor,
+        };
+        for number in 1..=managers {
+            cluster.add(&format!("manager-{number}"), true).await;
+        }
+        for number in 1..=workers {
+            cluster.add(&format!("worker-{number}"), false).await;
+        }
+        cluster.all_ready().await;
+        cluster
+    }
+
+    /// Adds a node, by the token for its kind.
+    pub async fn add(&mut self, name: &str, manager: bool) {
+        let listen = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string();
+        self.links.listens(name, &listen);
+        let join = match self.nodes.first() {
+            None => None,
+            Some(first) => {
+                let addr = first.listen.clone();
+                let cluster = self.object().await;
+                let tokens = cluster.root_ca().join_tokens();
+                let token = if manager {
+                    &tokens.manager
+                } else {
+                    &tokens.worker
+                };
+                Some(Join {
+                    addr,
+                    token: token.clone(),
+                })
+            }
+        };
+        let state_dir = self.dir.path().join(name);
+        let name = name.to_owned();
+        self.nodes.push(Host {
+            name: name.clone(),
+            state_dir,
+            listen,
+            manager,
+            running: None,
+        });
+        self.launch(&name, join).await;
+    }
+
+    async fn launch(&mut self, name: &str, join: Option<Join>) {
+        let host = self.nodes.iter().find(|host| host.name == name).unwrap();
+        let config = Config {
+            state_dir: host.state_dir.clone(),
+            join,
+            listen_remote_api: host.listen.clone(),
+            advertise_addr: None,
+            listen_control_api: host.socket(),
+            hostname: host.name.clone(),
+            executor: self.executor.clone(),
+            availability: Availability::Active,
+            on_stop: OnStop::Keep,
+            dialer: self.links.dialer(name),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name(name)
+            .enable_all()
+            .build()
+            .unwrap();
+        let node = runtime.spawn(Box::pin(Node::start(config))).await.unwrap();
+        let node = node.unwrap_or_else(|err| panic!("{name} does not start: {err}"));
+        self.host(name).running = Some((runtime, node));
+    }
+
+    fn host(&mut self, name: &str) -> &mut Host {
+        self.nodes
+            .iter_mut()
+            .find(|host| host.name == name)
+            .unwrap()
+    }
+
+    /// Takes a node away as a crash would.
+    pub fn kill(&mut self, name: &str) {
+        let (runtime, node) = self.host(name).running.take().unwrap();
+        runtime.shutdown_background();
+        drop(node);
+    }
+
+    /// Stops a node in order.
+    pub async fn stop(&mut self, name: &str) {
+        let (runtime, node) = self.host(name).running.take().unwrap();
+        runtime.spawn(Box::pin(node.stop())).await.unwrap();
+        runtime.shutdown_background();
+    }
+
+    /// Starts a node again that was killed or stopped.
+    pub async fn restart(&mut self, name: &str) {
+        self.launch(name, None).await;
+    }
+
+    /// Cuts the link between two nodes.
+    pub fn cut(&self, a: &str, b: &str) {
+        self.links.cut(a, b);
+    }
+
+    /// Cuts all links of a node.
+    pub fn isolate(&self, name: &str) {
+        for other in self.nodes.iter().filter(|host| host.name != name) {
+            self.links.cut(name, &other.name);
+        }
+    }
+
+    /// Heals all links.
+    pub fn heal(&self) {
+        self.links.heal();
+    }
+
+    /// Names of the managers.
+    pub fn managers(&self) -> Vec<String> {
+        self.nodes
+            .iter()
+            .filter(|host| host.manager)
+            .map(|host| host.name.clone())
+            .collect()
+    }
+
+    /// The node ID of a running node.
+    pub fn id(&self, name: &str) -> String {
+        self.node(name).identity().node_id.clone()
+    }
+
+    /// A running node.
+    pub fn node(&self, name: &str) -> &Node {
+        let host = self.nodes.iter().find(|host| host.name == name).unwrap();
+        &host.running.as_ref().unwrap().1
+    }
+
+    /// The state directory of a node.
+    pub fn state_dir(&self, name: &str) -> PathBuf {
+        self.nodes
+            .iter()
+            .find(|host| host.name == name)
+            .unwrap()
+            .state_dir
+            .clone()
+    }
+
+    /// A client of a manager's control socket.
+    pub async fn control_of(&self, name: &str) -> ControlClient<Channel> {
+        let host = self.nodes.iter().find(|host| host.name == name).unwrap();
+        control::connect(&host.socket(), false).await.unwrap()
+    }
+
+    /// A client of some running manager's control socket.
+    pub async fn control(&self) -> ControlClient<Channel> {
+        let host = self
+            .nodes
+            .iter()
+            .find(|host| host.manager && host.running.is_some())
+            .unwrap();
+        control::connect(&host.socket(), false).await.unwrap()
+    }
+
+    /// The name of the manager that leads, waited for.
+    pub async fn leader(&self) -> String {
+        eventually("a leader", async || {
+            let leading = self.nodes.iter().find(|host| {
+                let manager = host.running.as_ref().and_then(|(_, node)| node.manager());
+                manager.is_some_and(|manager| manager.status().borrow().leading)
+            });
+            leading.map(|host| host.name.clone())
+        })
+        .await
+    }
+
+    /// A manager that does not lead.
+    pub async fn follower(&self) -> String {
+        let leader = self.leader().await;
+        self.managers()
+            .into_iter()
+            .find(|name| *name != leader && self.is_running(name))
+            .expect("a cluster of several managers")
+    }
+
+    /// Whether a node runs.
+    pub fn is_running(&self, name: &str) -> bool {
+        self.nodes
+            .iter()
+            .any(|host| host.name == name && host.running.is_some())
+    }
+
+    /// The cluster object.
+    pub async fn object(&self) -> ClusterObject {
+        eventually("the cluster object", async || {
+            let mut control = self.control().await;
+            let listed = control
+                .list_clusters(ListClustersRequest::default())
+                .await
+                .ok()?;
+            listed.into_inner().clusters.into_iter().next()
+        })
+        .await
+    }
+
+    /// Waits until every node is ready.
+    pub async fn all_ready(&self) {
+        let count = self.nodes.len();
+        eventually("all nodes ready", async || {
+            let nodes = self.node_objects().await.ok()?;
+            let ready = nodes
+                .iter()
+                .filter(|node| node.status().state() == State::Ready)
+                .count();
+            (ready == count).then_some(())
+        })
+        .await;
+    }
+
+    /// All node objects.
+    pub async fn node_objects(&self) -> Result<Vec<NodeObject>, Status> {
+        let mut control = self.control().await;
+        Ok(control
+            .list_nodes(ListNodesRequest::default())
+            .await?
+            .into_inner()
+            .nodes)
+    }
+
+    /// The object of a node, by the name of its host.
+    pub async fn node_object(&self, name: &str) -> NodeObject {
+        eventually("the node object", async || {
+            let nodes = self.node_objects().await.ok()?;
+            nodes.into_iter().find(|node| {
+                node.description
+                    .as_ref()
+                    .is_some_and(|description| description.hostname == name)
+            })
+        })
+        .await
+    }
+
+    /// Waits until a node is in a state.
+    pub async fn node_is(&self, name: &str, state: State) {
+        eventually(&format!("{name} {state:?}"), async || {
+            (self.node_object(name).await.status().state() == state).then_some(())
+        })
+        .await;
+    }
+
+    /// Changes a node's availability.
+    pub async fn set_availability(&self, name: &str, availability: Availability) {
+        self.retry("node update", async |mut control| {
+            let node = self.node_object(name).await;
+            let spec = NodeSpec {
+                availability: availability.into(),
+                ..node.spec().clone()
+            };
+            let request = UpdateNodeRequest {
+                node_id: node.id.clone(),
+                node_version: node.meta().version,
+                spec: Some(spec),
+            };
+            control.update_node(request).await
+        })
+        .await;
+    }
+
+    /// Sets the heartbeat period, so that dead nodes are found out soon.
+    pub async fn set_heartbeat(&self, period: Duration) {
+        self.retry("cluster update", async |mut control| {
+            let cluster = self.object().await;
+            let mut spec = cluster.spec().clone();
+            spec.dispatcher_mut().heartbeat_period = period.try_into().ok();
+            let request = UpdateClusterRequest {
+                cluster_id: cluster.id.clone(),
+                cluster_version: cluster.meta().version,
+                spec: Some(spec),
+                rotation: None,
+            };
+            control.update_cluster(request).await
+        })
+        .await;
+    }
+
+    /// Creates a service of `replicas` tasks that run `command`.
+    pub async fn create(&self, name: &str, replicas: u64, command: &[&str]) -> Service {
+        let spec = spec(name, replicas, command);
+        let created = self
+            .retry("service create", async |mut control| {
+                control
+                    .create_service(CreateServiceRequest {
+                        spec: Some(spec.clone()),
+                    })
+                    .await
+            })
+            .await;
+        created.service.unwrap()
+    }
+
+    /// Changes a service's spec, whatever version it has.
+    pub async fn update(&self, service_id: &str, change: impl Fn(&mut ServiceSpec)) -> Service {
+        let updated = self
+            .retry("service update", async |mut control| {
+                let service_id = service_id.to_owned();
+                let request = GetServiceRequest {
+                    service_id,
+                    insert_defaults: false,
+                };
+                let service = control
+                    .get_service(request)
+                    .await?
+                    .into_inner()
+                    .service
+                    .unwrap();
+                let mut spec = service.spec().clone();
+                change(&mut spec);
+                let request = UpdateServiceRequest {
+                    service_id: service.id.clone(),
+                    service_version: service.meta().version,
+                    spec: Some(spec),
+                    ..Default::default()
+                };
+                control.update_service(request).await
+            })
+            .await;
+        updated.service.unwrap()
+    }
+
+    /// Sets the number of tasks.
+    pub async fn scale(&self, service_id: &str, replicas: u64) -> Service {
+        let mode = Mode::Replicated(ReplicatedService { replicas });
+        self.update(service_id, |spec| spec.mode = Some(mode)).await
+    }
+
+    /// All tasks of a service, also those that are over.
+    pub async fn tasks(&self, service_id: &str) -> Result<Vec<Task>, Status> {
+        let filters = Filters {
+            service_ids: vec![service_id.to_owned()],
+            ..Default::default()
+        };
+        let request = ListTasksRequest {
+            filters: Some(filters),
+        };
+        Ok(self
+            .control()
+            .await
+            .list_tasks(request)
+            .await?
+            .into_inner()
+            .tasks)
+    }
+
+    /// A task, if it is there.
+    pub async fn task(&self, id: &str) -> Result<Task, Status> {
+        let request = GetTaskRequest {
+            task_id: id.to_owned(),
+        };
+        Ok(self
+            .control()
+            .await
+            .get_task(request)
+            .await?
+            .into_inner()
+            .task
+            .unwrap_or_default())
+    }
+
+    /// Waits until exactly `count` tasks of a service should run and do, and returns them.
+    pub async fn running(&self, service_id: &str, count: usize) -> Vec<Task> {
+        eventually(&format!("{count} running tasks"), async || {
+            let tasks = self.tasks(service_id).await.ok()?;
+            let wanted: Vec<_> = tasks
+                .into_iter()
+                .filter(|task| task.desired_state() <= TaskState::Running)
+                .collect();
+            let running = wanted
+                .iter()
+                .all(|task| task.status().state() == TaskState::Running);
+            (running && wanted.len() == count).then_some(wanted)
+        })
+        .await
+    }
+
+    /// Calls until it succeeds: leaders come and go, and so do versions.
+    async fn retry<T>(
+        &self,
+        what: &str,
+        call: impl AsyncFn(ControlClient<Channel>) -> Result<tonic::Response<T>, Status>,
+    ) -> T {
+        let start = Instant::now();
+        loop {
+            match call(self.control().await).await {
+                Ok(response) => return response.into_inner(),
+                Err(status) if start.elapsed() > PATIENCE => panic!("{what}: {status}"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+}
+
+impl Host {
+    fn socket(&self) -> PathBuf {
+        self.state_dir.join("s.sock")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for host in &mut self.nodes {
+            if let Some((runtime, node)) = host.running.take() {
+                runtime.shutdown_background();
+                drop(node);
+            }
+            end_leftovers(&host.state_dir).unwrap();
+        }
+    }
+}
+
+/// A service whose tasks restart at once.
+pub fn spec(name: &str, replicas: u64, command: &[&str]) -> ServiceSpec {
+    let container = ContainerSpec {
+        image: "process".to_owned(),
+        command: command.iter().map(|&word| word.to_owned()).collect(),
+        ..Default::default()
+    };
+    let restart = RestartPolicy {
+        condition: skep_proto::v1::restart_policy::RestartCondition::Any.into(),
+        delay: Some(skep_proto::Duration {
+            seconds: 0,
+            nanos: 100_000_000,
+        }),
+        ..Default::default()
+    };
+    ServiceSpec {
+        annotations: Some(Annotations {
+            name: name.to_owned(),
+            ..Default::default()
+        }),
+        task: Some(TaskSpec {
+            runtime: Some(TaskRuntime::Container(container)),
+            restart: Some(restart),
+            ..Default::default()
+        }),
+        mode: Some(Mode::Replicated(ReplicatedService { replicas })),
+        ..Default::default()
+    }
+}
+
+/// Looks until there is something to see.
+pub async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "no {what} within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

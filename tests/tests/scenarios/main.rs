@@ -1,0 +1,8 @@
+//! What a user sees a cluster do, on whole nodes with real sockets and mTLS.
+#![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
+
+mod bad_input;
+mod control_api;
+mod failover;
+mod sessions;
+mod workers;
