@@ -28,7 +28,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut without_comments = descriptors.clone();
-    without_comments.file.iter_mut().for_each(|file| file.source_code_info = None);
+    without_comments
+        .file
+        .iter_mut()
+        .for_each(|file| file.source_code_info = None);
     fs::write(
         out.join("descriptors.bin"),
         without_comments.encode_to_vec(),

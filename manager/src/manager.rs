@@ -136,7 +136,6 @@ impl Manager {
         let dispatcher = Dispatcher::new(store.clone(), members.clone(), identity.node_id.clone());
         let routes = {
             let ca = Ca::new(store.clone(), tls.clone());
-            let members = members.clone();
             let control = Control::new(store.clone(), move || members.borrow().clone());
             Routes::new(ControlServer::new(control))
                 .add_service(DispatcherServer::new(dispatcher.clone()))

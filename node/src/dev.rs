@@ -88,7 +88,7 @@ impl Running<'_> {
         let deadline = Instant::now() + DEADLINE;
         let cluster = self.start(deadline).await?;
         if !self.args.bare {
-            self.deploy(deadline).await?;
+            Box::pin(self.deploy(deadline)).await?;
         }
         self.show(&cluster)?;
         if self.args.once {

@@ -16,7 +16,9 @@ pub fn init(log: &Log) -> anyhow::Result<()> {
                 log.log_level
             )
         })?;
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr)
+    let builder = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     match log.log_format {
         LogFormat::Text => builder.try_init(),

@@ -106,6 +106,12 @@ impl Replica {
         loaded: Loaded,
     ) -> Result<(Self, Option<(u64, v1::StoreSnapshot)>), Error> {
         loaded.check()?;
+        if let Some(last) = loaded.entries.last()
+            && last.term > loaded.hard_state.term
+        {
+            let reason = format!("entry {} is of a later term than the member", last.index);
+            return Err(Error::malformed("raft log", reason));
+        }
         let mut membership = Membership::default();
         let mut conf_state = ConfState::default();
         let mut position = (0, 0);

@@ -8,12 +8,15 @@ use crate::{By, Object, table::Tables};
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     index: u64,
-    tables: Tables,
+    tables: Arc<Tables>,
 }
 
 impl Snapshot {
     pub(crate) fn new(index: u64, tables: Tables) -> Self {
-        Self { index, tables }
+        Self {
+            index,
+            tables: Arc::new(tables),
+        }
     }
 
     pub(crate) fn tables(&self) -> &Tables {

@@ -1,4 +1,5 @@
 //! Any sequence of operations: the store against plain maps, and against its own followers.
+#![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
 //! What the store promises, one promise a test.
+#![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
 
 use std::{
     future::Future,

@@ -2,6 +2,7 @@
 //! own that can be taken away from under it.
 
 use std::{
+    fs::File,
     net::TcpListener,
     path::PathBuf,
     sync::Arc,
@@ -149,11 +150,19 @@ impl Cluster {
             .unwrap()
     }
 
-    /// Takes a node away as a crash would.
-    pub fn kill(&mut self, name: &str) {
-        let (runtime, node) = self.host(name).running.take().unwrap();
+    /// Takes a node away as a crash would, and waits until the process has let go of its log, which
+    /// an operating system does at once.
+    pub async fn kill(&mut self, name: &str) {
+        let host = self.host(name);
+        let (runtime, node) = host.running.take().unwrap();
         runtime.shutdown_background();
         drop(node);
+        let lock = host.state_dir.join("raft").join("lock");
+        eventually("the log to be released", async || match File::open(&lock) {
+            Ok(lock) => lock.try_lock().ok(),
+            Err(_) => Some(()),
+        })
+        .await;
     }
 
     /// Stops a node in order.
@@ -369,37 +378,36 @@ impl Cluster {
 
     /// Changes a service's spec, whatever version it has.
     pub async fn update(&self, service_id: &str, change: impl Fn(&mut ServiceSpec)) -> Service {
-        let updated = self
-            .retry("service update", async |mut control| {
-                let service_id = service_id.to_owned();
-                let request = GetServiceRequest {
-                    service_id,
-                    insert_defaults: false,
-                };
-                let service = control
-                    .get_service(request)
-                    .await?
-                    .into_inner()
-                    .service
-                    .unwrap();
-                let mut spec = service.spec().clone();
-                change(&mut spec);
-                let request = UpdateServiceRequest {
-                    service_id: service.id.clone(),
-                    service_version: service.meta().version,
-                    spec: Some(spec),
-                    ..Default::default()
-                };
-                control.update_service(request).await
-            })
-            .await;
+        let updated = Box::pin(self.retry("service update", async |mut control| {
+            let service_id = service_id.to_owned();
+            let request = GetServiceRequest {
+                service_id,
+                insert_defaults: false,
+            };
+            let service = control
+                .get_service(request)
+                .await?
+                .into_inner()
+                .service
+                .unwrap();
+            let mut spec = service.spec().clone();
+            change(&mut spec);
+            let request = UpdateServiceRequest {
+                service_id: service.id.clone(),
+                service_version: service.meta().version,
+                spec: Some(spec),
+                ..Default::default()
+            };
+            control.update_service(request).await
+        }))
+        .await;
         updated.service.unwrap()
     }
 
     /// Sets the number of tasks.
     pub async fn scale(&self, service_id: &str, replicas: u64) -> Service {
         let mode = Mode::Replicated(ReplicatedService { replicas });
-        self.update(service_id, |spec| spec.mode = Some(mode)).await
+        Box::pin(self.update(service_id, |spec| spec.mode = Some(mode))).await
     }
 
     /// All tasks of a service, also those that are over.

@@ -287,10 +287,8 @@ impl Dev {
 }
 
 fn pid(task: &Task) -> Option<i32> {
-    match &task.status().runtime_status {
-        Some(RuntimeStatus::Container(container)) => Some(container.pid),
-        None => None,
-    }
+    let RuntimeStatus::Container(container) = task.status().runtime_status.as_ref()?;
+    Some(container.pid)
 }
 
 fn is_alive(pid: i32) -> bool {

@@ -45,6 +45,8 @@ struct Group {
     proposed: BTreeSet<String>,
     counter: u64,
     trace: u64,
+    /// A member whose disk writes nothing.
+    stalled: Option<u64>,
 }
 
 fn local(raft_id: u64) -> LocalMember {
@@ -72,6 +74,7 @@ impl Group {
             proposed: BTreeSet::new(),
             counter: 0,
             trace: 0,
+            stalled: None,
         };
         let mut first = Member::default();
         first.log.append(&local(1).bootstrap().unwrap()).unwrap();
@@ -161,7 +164,8 @@ impl Group {
                 continue;
             }
             // The disk takes a few steps for each write.
-            if !member.unwritten.is_empty() && self.rng.random_bool(0.3) {
+            let stalled = self.stalled == Some(id);
+            if !stalled && !member.unwritten.is_empty() && self.rng.random_bool(0.3) {
                 let append = member.unwritten.pop_front().unwrap();
                 member.log.append(&append.batch).unwrap();
                 self.replica(id).persisted(append.number);

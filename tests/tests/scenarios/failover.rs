@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skep_proto::v1::{Task, node_spec::Availability};
+use skep_proto::v1::{ListServicesRequest, Task, node_spec::Availability};
 use skep_tests::cluster::{Cluster, eventually};
 use tonic::Code;
 
@@ -29,7 +29,7 @@ async fn the_leader_dies_and_a_survivor_scales_without_restarting_anything() {
     let web = cluster.create("web", 3, &["sleep", "1000"]).await;
     let before = processes(&cluster.running(&web.id, 3).await);
     let leader = cluster.leader().await;
-    cluster.kill(&leader);
+    cluster.kill(&leader).await;
     cluster.scale(&web.id, 5).await;
     let after = processes(&cluster.running(&web.id, 5).await);
     for (task, pid) in &before {
@@ -51,7 +51,7 @@ async fn all_managers_die_at_once_and_nothing_acknowledged_is_lost() {
     let before = processes(&cluster.running(&web.id, 3).await);
     let scaled = cluster.scale(&web.id, 4).await;
     for manager in cluster.managers() {
-        cluster.kill(&manager);
+        cluster.kill(&manager).await;
     }
     for manager in cluster.managers() {
         cluster.restart(&manager).await;
@@ -104,14 +104,21 @@ async fn r13_a_leader_that_is_cut_off_stops_answering() {
     })
     .await;
     // Neither a read nor a write: it would be from a store that is behind.
-    let read = control.list_services(Default::default()).await.unwrap_err();
+    let read = control
+        .list_services(ListServicesRequest::default())
+        .await
+        .unwrap_err();
     assert!(
         matches!(read.code(), Code::Unknown | Code::Unavailable),
         "{read}"
     );
     cluster.heal();
     eventually("the old leader to answer for the new one", async || {
-        control.list_services(Default::default()).await.ok()
+        control
+            .clone()
+            .list_services(ListServicesRequest::default())
+            .await
+            .ok()
     })
     .await;
 }
@@ -125,13 +132,13 @@ async fn r14_without_a_quorum_the_error_says_so_and_passes_with_it() {
         .into_iter()
         .find(|m| *m != leader && *m != follower)
         .unwrap();
-    cluster.kill(&leader);
-    cluster.kill(&follower);
+    cluster.kill(&leader).await;
+    cluster.kill(&follower).await;
     let mut control = cluster.control_of(&last).await;
     let refused = eventually("a refusal that names the cause", async || {
         let status = control
             .clone()
-            .list_services(Default::default())
+            .list_services(ListServicesRequest::default())
             .await
             .err()?;
         status
@@ -143,7 +150,10 @@ async fn r14_without_a_quorum_the_error_says_so_and_passes_with_it() {
     assert_eq!(refused.code(), Code::Unknown);
     cluster.restart(&leader).await;
     cluster.leader().await;
-    control.list_services(Default::default()).await.unwrap();
+    control
+        .list_services(ListServicesRequest::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,7 +39,7 @@ async fn a_worker_goes_on_with_another_manager_and_its_reports_are_right() {
     .await;
     // Without any manager the worker has nobody to tell.
     for manager in cluster.managers() {
-        cluster.kill(&manager);
+        cluster.kill(&manager).await;
     }
     std::fs::write(&gate, "").unwrap();
     for manager in cluster.managers() {

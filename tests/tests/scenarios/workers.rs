@@ -32,7 +32,7 @@ async fn a_dead_workers_tasks_run_elsewhere_and_it_comes_back_clean() {
         .collect();
     assert_eq!(left.len(), 2, "tasks are spread");
     // Its sessions know the new heartbeat period only after their next beat.
-    cluster.kill("worker-1");
+    cluster.kill("worker-1").await;
     cluster.node_is("worker-1", State::Down).await;
     let survivor = cluster.id("worker-2");
     let moved = cluster.running(&web.id, 4).await;

@@ -178,3 +178,57 @@ fn a_member_whose_disk_was_lost_says_so() {
         Err(Error::Lost { last: 0, .. })
     ));
 }
+
+#[test]
+fn nobody_stands_for_election_before_a_snapshot_is_on_disk() {
+    let mut group = Group::of(11, 3);
+    let leader = group.elect();
+    let slow = leader % 3 + 1;
+    group.crash(slow);
+    for _ in 0..5 {
+        group.write();
+    }
+    for id in (1..=3).filter(|id| *id != slow) {
+        let applied = group.replica(id).applied();
+        group.replica(id).compact(applied);
+    }
+    group.stalled = Some(slow);
+    group.start(slow);
+    group.run_until("a snapshot is being written", |group| {
+        let mut writes = group.members[&slow].unwritten.iter();
+        writes.any(|write| write.batch.snapshot.is_some())
+    });
+    // For longer than an election timeout.
+    for _ in 0..100 {
+        group.replica(slow).tick();
+        group.drain(slow);
+    }
+    assert!(!group.replica(slow).role().leads);
+    group.stalled = None;
+    group.settle();
+}
+
+#[test]
+fn a_single_member_does_not_lead_again_before_its_entries_are_on_disk() {
+    let mut group = Group::new(12);
+    group.elect();
+    group.propose().unwrap();
+    let term = group.replica(1).role().term;
+    let intruder = Message {
+        msg_type: MessageType::MsgHeartbeat,
+        from: 9,
+        to: 1,
+        term: term + 1,
+        ..Message::default()
+    };
+    let intruder = Incoming::new(intruder).unwrap();
+    group.replica(1).step(intruder).unwrap();
+    group.drain(1);
+    for _ in 0..100 {
+        group.replica(1).tick();
+        group.replica(1).campaign_if_alone();
+        group.drain(1);
+    }
+    assert!(!group.replica(1).role().leads);
+    group.write();
+}
