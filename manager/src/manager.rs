@@ -250,16 +250,24 @@ async fn ask_to_join(
     health.set(Health::RAFT, true);
     let incoming = tls_incoming(TcpListener::from_std(listener.try_clone()?)?, tls.clone());
     let routes = Routes::new(HealthServer::new(health));
-    let serving = Server::builder()
-        .add_routes(routes)
-        .serve_with_incoming(incoming);
+    let done = CancellationToken::new();
+    let mut serving = Box::pin(
+        Server::builder()
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, done.cancelled()),
+    );
     let response = tokio::select! {
         response = skep_raft::request_join(tls, remote_addr, advertise_addr) => response?,
-        ended = serving => {
+        ended = &mut serving => {
             let reason = ended.err().map_or_else(String::new, |err| err.to_string());
             return Err(std::io::Error::other(format!("it closed while joining {reason}")).into());
         }
     };
+    // The leader must not go on to use a connection on which there is nothing but health.
+    done.cancel();
+    if tokio::time::timeout(GRACE, serving).await.is_err() {
+        info!("a connection did not end in time");
+    }
     Ok((response, TcpListener::from_std(listener)?))
 }
 

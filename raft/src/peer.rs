@@ -1,7 +1,9 @@
-//! The way to one peer: a bounded queue, a lasting connection, one message at a time.
+//! The way to one peer: a bounded queue, a lasting connection, one call a message.
 //!
-//! While a message is under way, the appends behind it are merged, so a slow peer gets fewer and
+//! While entries are under way, the appends behind them are merged, so a slow peer gets fewer and
 //! larger messages. A peer that does not answer costs nobody else anything.
+
+mod lanes;
 
 use std::{
     pin::pin,
@@ -12,7 +14,11 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream};
+use futures_util::{
+    StreamExt,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+};
 use parking_lot::Mutex;
 use skep_proto::v1::{
     StreamRaftMessageRequest, raft_client::RaftClient, raft_member_status::Reachability,
@@ -23,6 +29,7 @@ use tokio::{
 };
 use tonic::{Code, Status, transport::Channel};
 
+use self::lanes::Lanes;
 use crate::{
     codec::{self, Message, MessageType},
     service::REMOVED,
@@ -38,9 +45,6 @@ const MIN_PAUSE: Duration = Duration::from_millis(20);
 /// Longest pause: half of the shortest election timeout, so that a peer that is back hears of its
 /// leader in time.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
-/// Appends are merged up to this size in bytes. With one more it stays below the 4 MiB of gRPC.
-const MERGE_BYTES: usize = 1024 * 1024;
-
 /// What a peer's task tells the owner of the replica.
 #[derive(Debug)]
 pub(crate) enum PeerEvent {
@@ -96,72 +100,86 @@ pub(crate) async fn run(
     health: Arc<Health>,
     events: mpsc::Sender<PeerEvent>,
 ) {
-    let mut client = RaftClient::new(channel);
-    let mut next = None;
+    let client = RaftClient::new(channel);
+    // The owner may be gone; then this task is about to be aborted.
+    let tell = |event| async { events.send(event).await.unwrap_or_default() };
     let mut pause = MIN_PAUSE;
     loop {
-        let mut message = match next.take() {
-            Some(message) => message,
-            None => match queue.recv().await {
-                Some(message) => message,
-                None => return,
-            },
+        let mut lanes = Lanes::default();
+        let mut flying = FuturesUnordered::new();
+        let mut snapshots = 0;
+        let error = loop {
+            while let Some(message) = lanes.next() {
+                flying.push(fly(client.clone(), message));
+            }
+            tokio::select! {
+                biased;
+                Some((kind, result)) = flying.next(), if !flying.is_empty() => {
+                    if let Err(status) = result {
+                        break status;
+                    }
+                    lanes.landed(kind.heavy);
+                    pause = MIN_PAUSE;
+                    if kind.snapshot {
+                        snapshots -= 1;
+                        tell(PeerEvent::Snapshot { to: id, delivered: true }).await;
+                    }
+                    if health.set(true) {
+                        tell(PeerEvent::Health).await;
+                    }
+                }
+                message = queue.recv(), if lanes.has_room() => match message {
+                    Some(message) => {
+                        snapshots += usize::from(is_snapshot(&message));
+                        lanes.push(message);
+                    }
+                    None => return,
+                },
+            }
         };
-        next = merge_queued(&mut message, &mut queue);
-        let snapshot = is_snapshot(&message);
-        let result = Box::pin(deliver(&mut client, message)).await;
-        let delivered = result.is_ok();
-        // The owner may be gone; then this task is about to be aborted.
-        let tell = |event| async { events.send(event).await.unwrap_or_default() };
-        if snapshot {
-            tell(PeerEvent::Snapshot { to: id, delivered }).await;
-        }
-        if health.set(delivered) {
+        tracing::debug!(peer = format_args!("{id:x}"), %error, "raft message not delivered");
+        if health.set(false) {
             tell(PeerEvent::Health).await;
         }
-        let Err(status) = result else {
-            pause = MIN_PAUSE;
-            continue;
-        };
-        tracing::debug!(peer = format_args!("{id:x}"), %status, "raft message not delivered");
-        if status.code() == Code::NotFound && status.message() == REMOVED {
+        if error.code() == Code::NotFound && error.message() == REMOVED {
             tell(PeerEvent::Removed).await;
         }
+        // What waits or is under way is given up too: it is outdated when the peer is back, and
+        // after a loss the replica starts with a probe.
+        drop((flying, lanes));
         tell(PeerEvent::Unreachable(id)).await;
         sleep(pause).await;
         pause = (pause * 2).min(MAX_PAUSE);
-        // What is queued is outdated now: after a loss the replica starts with a probe.
-        let outdated = std::iter::from_fn(|| next.take().or_else(|| queue.try_recv().ok()));
-        if outdated.filter(is_snapshot).count() > 0 {
+        while let Ok(message) = queue.try_recv() {
+            snapshots += usize::from(is_snapshot(&message));
+        }
+        if snapshots > 0 {
             let delivered = false;
             tell(PeerEvent::Snapshot { to: id, delivered }).await;
         }
     }
 }
 
+/// What has to be known of a message when it has arrived.
+struct Kind {
+    heavy: bool,
+    snapshot: bool,
+}
+
 fn is_snapshot(message: &Message) -> bool {
     message.msg_type == MessageType::MsgSnapshot
 }
 
-/// Merges what can be merged into `message` and returns the first queued one that cannot.
-fn merge_queued(message: &mut Message, queue: &mut mpsc::Receiver<Message>) -> Option<Message> {
-    if message.msg_type != MessageType::MsgAppend {
-        return None;
-    }
-    let mut size = codec::size(message);
-    while size < MERGE_BYTES
-        && let Ok(queued) = queue.try_recv()
-    {
-        let added = codec::size(&queued);
-        if size + added > 2 * MERGE_BYTES {
-            return Some(queued);
-        }
-        match codec::merge(message, queued) {
-            Ok(()) => size += added,
-            Err(queued) => return Some(*queued),
-        }
-    }
-    None
+/// Delivers a message and tells what it was.
+fn fly(
+    mut client: RaftClient<Channel>,
+    message: Message,
+) -> BoxFuture<'static, (Kind, Result<(), Status>)> {
+    let kind = Kind {
+        heavy: lanes::is_heavy(&message),
+        snapshot: is_snapshot(&message),
+    };
+    Box::pin(async move { (kind, deliver(&mut client, message).await) })
 }
 
 /// Sends one message as one stream. Each piece restarts the watchdog.
