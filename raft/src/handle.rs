@@ -108,7 +108,8 @@ impl Raft {
         })
     }
 
-    /// How replication stands, and a way to wait for changes of that.
+    /// How replication stands, and a way to wait for changes of that. The channel is closed when
+    /// replication has ended; what it held last stays readable.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.inner.status.clone()
     }
