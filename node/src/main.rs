@@ -8,6 +8,11 @@ use skep_node::{
     dev, log, run,
 };
 
+/// Measured: with glibc's allocator a manager under load spends a tenth of its time on getting pages
+/// from the kernel and giving them back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = log::init(&cli.log).and_then(|()| {

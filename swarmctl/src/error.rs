@@ -11,9 +11,8 @@ use crate::progress::ProgressError;
 pub enum Error {
     /// Nothing answers on the control socket.
     #[error(
-        "cannot reach the control socket {}: {reason}\n{}",
-        .socket.display(),
-        "Is the daemon running and this node a manager? Name another socket with --socket or SWARM_SOCKET."
+        "cannot reach the control socket {}: {reason}; check that swarmd runs and that this node is a \
+         manager, or name another socket with --socket or SWARM_SOCKET", .socket.display()
     )]
     Unreachable {
         /// The socket that was dialled.

@@ -12,6 +12,9 @@ use skep_security::{JoinToken, TcpDial, Tls, join};
 /// Joins of so many agents run at a time.
 const JOINS: usize = 32;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, Parser)]
 #[command(
     name = "agents",

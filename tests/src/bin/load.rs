@@ -26,6 +26,9 @@ use skep_tests::control;
 use tokio::{task::JoinSet, time::timeout};
 use tonic::transport::Channel;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, Parser)]
 #[command(name = "load", about = "Load on a control socket, and what came of it")]
 struct Cli {
