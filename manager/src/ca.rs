@@ -4,5 +4,5 @@
 mod service;
 mod signer;
 
-pub use service::Ca;
+pub use service::{Ca, MAX_REQUEST_BYTES};
 pub use signer::Signer;

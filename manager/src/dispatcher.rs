@@ -11,7 +11,6 @@
 
 mod assigning;
 mod assignments;
-mod batch;
 mod dependencies;
 mod liveness;
 mod period;

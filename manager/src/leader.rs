@@ -16,11 +16,19 @@ use skep_proto::{
 use skep_raft::Status as RaftStatus;
 use skep_security::{Identity, JoinToken, RootCa};
 use skep_store::{Error, Store};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, info_span};
 
 use crate::{ca::Signer, dispatcher::Dispatcher, reconcile::drive, reconcilers};
+
+/// Pause before what a leader does is begun anew in the same term. A loss of leadership is told well
+/// within it.
+const RESTART: Duration = Duration::from_millis(500);
 
 /// What the first manager of a cluster puts into the store.
 #[derive(Clone, Debug)]
@@ -54,6 +62,8 @@ impl Leader {
 
     /// Waits to be leader and returns the term.
     async fn elected(&mut self, cancel: &CancellationToken) -> Option<u64> {
+        // If replication has panicked, its last word may have been that this manager leads.
+        self.status.has_changed().ok()?;
         tokio::select! {
             biased;
             () = cancel.cancelled() => None,
@@ -61,12 +71,13 @@ impl Leader {
         }
     }
 
-    /// Everything of one term. All of it has ended when this returns.
+    /// Everything of one term, until that or a part of it ends. All of it has ended when this
+    /// returns.
     async fn term(&mut self, term: u64, cancel: CancellationToken) {
         if let Err(err) = self.found().await {
-            // Leadership went away again, or the log is broken; either way raft says what follows.
+            // Usually leadership went away again.
             error!(%err, "the first objects could not be written");
-            self.ended(term, &cancel).await;
+            let _ = timeout(RESTART, self.ended(term, &cancel)).await;
             return;
         }
         let mut parts = JoinSet::new();
@@ -82,12 +93,21 @@ impl Leader {
                 let _ = cancel.run_until_cancelled(drive(reconciler, store)).await;
             });
         }
-        self.ended(term, &cancel).await;
+        let early = tokio::select! {
+            () = self.ended(term, &cancel) => None,
+            early = parts.join_next() => early,
+        };
+        if let Some(early) = early {
+            // Usually it was told first that leadership is lost. Otherwise nobody would do its work
+            // in this term: all begin anew, each from a snapshot.
+            report(early);
+            if timeout(RESTART, self.ended(term, &cancel)).await.is_err() {
+                error!("a part of the leader has ended before its term; all begin anew");
+            }
+        }
         cancel.cancel();
         while let Some(ended) = parts.join_next().await {
-            if let Err(err) = ended {
-                error!(%err, "a part of the leader panicked");
-            }
+            report(ended);
         }
     }
 
@@ -116,6 +136,12 @@ impl Leader {
                 Ok(())
             })
             .await
+    }
+}
+
+fn report(ended: Result<(), JoinError>) {
+    if let Err(err) = ended {
+        error!(%err, "a part of the leader panicked");
     }
 }
 
@@ -183,5 +209,103 @@ fn first_node(id: &str, availability: Availability) -> Node {
             ..Default::default()
         }),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use prost::Message as _;
+    use skep_proto::v1::{InternalRaftRequest, StoreAction, StoreActionKind, store_action::Target};
+    use skep_security::Role;
+    use skep_store::{Entry, Kind, Proposal, Propose, Route, testing};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::time;
+
+    /// A node that waits for a certificate, as another leader's entry.
+    fn joining(index: u64) -> Entry {
+        let mut node = first_node("n2", Availability::Active);
+        node.certificate_mut()
+            .status_mut()
+            .set_state(State::Pending);
+        let request = InternalRaftRequest {
+            id: 99,
+            action: vec![StoreAction {
+                action: StoreActionKind::StoreActionCreate.into(),
+                target: Some(Target::Node(node)),
+            }],
+        };
+        let data = Bytes::from(request.encode_to_vec());
+        Entry { index, data }
+    }
+
+    /// Takes no proposals, and tells of each.
+    struct Refusing(mpsc::UnboundedSender<()>);
+
+    impl Propose for Refusing {
+        fn propose(&self, _: Proposal) -> Result<(), Error> {
+            let _ = self.0.send(());
+            Err(Error::LostLeadership)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_part_that_ends_within_the_term_is_begun_anew() {
+        let store = testing::leading(|| time::now().into());
+        let (status, receiver) = watch::channel(RaftStatus {
+            leading: true,
+            term: 1,
+            ..Default::default()
+        });
+        let (_members, members) = watch::channel(Vec::new());
+        let leader = Leader {
+            identity: Identity {
+                node_id: "n1".to_owned(),
+                role: Role::Manager,
+                cluster_id: "c1".to_owned(),
+            },
+            founding: Some(Founding {
+                ca: RootCa::generate().unwrap(),
+                availability: Availability::Active,
+            }),
+            store: store.clone(),
+            dispatcher: Dispatcher::new(store.clone(), members, "n1"),
+            status: receiver,
+        };
+        let cancel = CancellationToken::new();
+        let running = tokio::spawn(leader.run(cancel.clone()));
+        let (mut snapshot, mut subscription) = store.watch([Route::Kind(Kind::Node)]);
+        while snapshot.get::<Node>("n1").is_none() {
+            subscription.next().await;
+            snapshot = store.snapshot();
+        }
+        // The signer finds that it cannot write. Then the store leads again, in the same term.
+        store.follow();
+        let (refused, mut refusals) = mpsc::unbounded_channel();
+        store.apply(&[joining(snapshot.index() + 1)]).unwrap();
+        store.lead(1, Arc::new(Refusing(refused)));
+        refusals.recv().await.unwrap();
+        store.follow();
+        testing::lead(&store);
+        let answered = async {
+            // Without a signing request the answer is a refusal.
+            while snapshot
+                .get::<Node>("n2")
+                .is_none_or(|node| node.certificate().status().state() != State::Failed)
+            {
+                subscription.next().await;
+                snapshot = store.snapshot();
+            }
+        };
+        timeout(Duration::from_secs(10), answered)
+            .await
+            .expect("the signer is back");
+        cancel.cancel();
+        running.await.unwrap();
+        drop(status);
     }
 }

@@ -4,6 +4,7 @@
 //! sessions, the CA, and the reconcilers that decide. They meet in the store and nowhere else.
 //! Deliberately not here: replication itself, and executing containers.
 
+mod batch;
 pub mod ca;
 pub mod control;
 pub mod dispatcher;

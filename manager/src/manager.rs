@@ -23,7 +23,7 @@ use tonic::{
 use tracing::{error, info};
 
 use crate::{
-    ca::Ca,
+    ca::{Ca, MAX_REQUEST_BYTES},
     control::Control,
     dispatcher::Dispatcher,
     leader::{Founding, Leader},
@@ -140,7 +140,7 @@ impl Manager {
             Routes::new(ControlServer::new(control))
                 .add_service(DispatcherServer::new(dispatcher.clone()))
                 .add_service(CaServer::new(ca.clone()))
-                .add_service(NodeCaServer::new(ca))
+                .add_service(NodeCaServer::new(ca).max_decoding_message_size(MAX_REQUEST_BYTES))
         };
         let leader = Leader {
             identity: identity.clone(),

@@ -6,14 +6,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
+use prost::Message as _;
 use skep_store::{
-    AnyObject, Change, Error, Event, Kind, MAX_CHANGES_PER_BATCH, Object, Route, Snapshot, Store,
-    Subscription, Tx,
+    AnyObject, Change, Error, Event, Kind, Object, Route, Snapshot, Store, Subscription, Tx,
 };
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::time::{self, Time};
+use crate::{
+    batch::split,
+    time::{self, Time},
+};
 
 /// Part of what the leader decides.
 pub trait Reconciler: Send {
@@ -160,25 +164,52 @@ async fn wait(subscription: &mut Subscription, wake: Option<Instant>) -> Option<
     }
 }
 
-/// Commits writes in batches. A write whose object was changed or removed since fails alone: the
-/// others of its batch go through, and the conflict is reported at the end.
+/// Commits writes in batches that fit in a transaction, none waiting for the one before. A write
+/// whose object was changed or removed since, or that no transaction can carry, fails alone: all
+/// others go through, and what failed is reported at the end.
 async fn commit(store: &Store, writes: Vec<Write>) -> Result<(), Error> {
-    let mut conflict = None;
-    for batch in writes.chunks(MAX_CHANGES_PER_BATCH) {
-        let lost = store
-            .update(|tx| {
-                let mut lost = None;
-                for write in batch {
-                    if let Err(err) = apply(tx, write) {
-                        lost = Some(err);
-                    }
-                }
-                Ok::<_, Error>(lost)
-            })
-            .await?;
-        conflict = conflict.or(lost);
+    let transactions = split(&writes, size).into_iter().map(|batch| {
+        store.update(move |tx| {
+            let conflict = batch
+                .iter()
+                .filter_map(|write| apply(tx, write).err())
+                .last();
+            Ok::<_, Error>(conflict)
+        })
+    });
+    let mut failed = None;
+    for committed in join_all(transactions).await {
+        match committed {
+            Ok(conflict) => failed = failed.or(conflict),
+            Err(Error::LostLeadership) => return Err(Error::LostLeadership),
+            // More important to know of than a conflict, which mends itself.
+            Err(err) => failed = Some(err),
+        }
     }
-    conflict.map_or(Ok(()), Err)
+    failed.map_or(Ok(()), Err)
+}
+
+macro_rules! each_kind {
+    ($any:expr, $object:ident => $body:expr) => {
+        match $any {
+            AnyObject::Node($object) => $body,
+            AnyObject::Service($object) => $body,
+            AnyObject::Task($object) => $body,
+            AnyObject::Network($object) => $body,
+            AnyObject::Cluster($object) => $body,
+            AnyObject::Secret($object) => $body,
+            AnyObject::Config($object) => $body,
+            AnyObject::Resource($object) => $body,
+            AnyObject::Extension($object) => $body,
+            AnyObject::Volume($object) => $body,
+        }
+    };
+}
+
+/// Bytes of the object in a transaction.
+fn size(write: &Write) -> usize {
+    let (Write::Create(any) | Write::Update(any) | Write::Remove(any)) = write;
+    each_kind!(any, object => object.encoded_len())
 }
 
 fn apply(tx: &mut Tx, write: &Write) -> Result<(), Error> {
@@ -188,25 +219,71 @@ fn apply(tx: &mut Tx, write: &Write) -> Result<(), Error> {
             _ => tx.remove::<T>(object.id()).map(drop),
         }
     }
-    macro_rules! each_kind {
-        ($any:expr, $object:ident => $body:expr) => {
-            match $any {
-                AnyObject::Node($object) => $body,
-                AnyObject::Service($object) => $body,
-                AnyObject::Task($object) => $body,
-                AnyObject::Network($object) => $body,
-                AnyObject::Cluster($object) => $body,
-                AnyObject::Secret($object) => $body,
-                AnyObject::Config($object) => $body,
-                AnyObject::Resource($object) => $body,
-                AnyObject::Extension($object) => $body,
-                AnyObject::Volume($object) => $body,
-            }
-        };
-    }
     match write {
         Write::Create(any) => each_kind!(any, object => tx.create((**object).clone()).map(drop)),
         Write::Update(any) => each_kind!(any, object => tx.update((**object).clone()).map(drop)),
         Write::Remove(any) => each_kind!(any, object => remove(tx, object)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_proto::v1::{Annotations, Task};
+    use skep_store::testing::leading;
+
+    use super::*;
+
+    /// Wants the tasks that are not there.
+    struct Wants(Vec<Task>);
+
+    impl Reconciler for Wants {
+        fn name(&self) -> &'static str {
+            "test"
+        }
+
+        fn watches(&self) -> &'static [Kind] {
+            &[Kind::Task]
+        }
+
+        fn plan(&mut self, view: &View<'_>) -> Plan {
+            let mut plan = Plan::default();
+            for task in &self.0 {
+                if view.snapshot.get::<Task>(&task.id).is_none() {
+                    plan.create(task.clone());
+                }
+            }
+            plan
+        }
+    }
+
+    fn task(id: usize, bytes: usize) -> Task {
+        Task {
+            id: format!("task-{id}"),
+            annotations: Some(Annotations {
+                name: "x".repeat(bytes),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn large_writes_are_spread_and_an_impossible_one_holds_up_nothing() {
+        let store = leading(|| time::now().into());
+        let mut tasks: Vec<_> = (0..150).map(|id| task(id, 20 * 1024)).collect();
+        tasks.insert(75, task(1000, skep_store::MAX_PROPOSAL_BYTES));
+        let (mut snapshot, mut subscription) = store.watch([Route::Kind(Kind::Task)]);
+        let driven = drive(Wants(tasks), store.clone());
+        let created = async {
+            while snapshot.count::<Task>() < 150 {
+                subscription.next().await;
+                snapshot = store.snapshot();
+            }
+        };
+        tokio::select! {
+            ended = driven => panic!("it ended: {ended}"),
+            created = tokio::time::timeout(Duration::from_secs(10), created) => created.unwrap(),
+        }
+        assert!(snapshot.get::<Task>("task-1000").is_none());
     }
 }

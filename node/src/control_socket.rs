@@ -6,10 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixSocket};
 
 /// Bytes that the path of a Unix socket may have (`sun_path` less its closing zero).
-const MAX_PATH_BYTES: usize = 107;
+pub const MAX_PATH_BYTES: usize = 107;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// Why the socket cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -60,17 +63,25 @@ pub fn bind(path: &Path) -> Result<UnixListener, Error> {
     let bound = path
         .parent()
         .map_or(Ok(()), fs::create_dir_all)
-        .and_then(|()| {
-            // Nobody but the owner may have connected before the permissions are right: they are set
-            // on another name, which then becomes the path.
-            let fresh = path.with_extension("new");
-            let _ = fs::remove_file(&fresh);
-            let listener = UnixListener::bind(&fresh)?;
-            fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
-            fs::rename(&fresh, &path)?;
-            Ok(listener)
-        });
+        .and_then(|()| reserve(&path))
+        .and_then(|socket| socket.listen(BACKLOG));
     bound.map_err(|source| Error::Unusable { path, source })
+}
+
+/// A socket at `path` that takes no connections yet: nobody gets in before the permissions are
+/// right.
+fn reserve(path: &Path) -> io::Result<UnixSocket> {
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(socket)
+}
+
+/// Removes the socket at `path` after its listener was closed; one that another process answers on is
+/// left alone.
+pub fn remove(path: &Path) {
+    // What stays is replaced by the next start.
+    let _ = remove_dead(path);
 }
 
 /// Removes a socket that nobody answers on. Anything else at the path is left alone.
@@ -104,6 +115,17 @@ mod tests {
         assert!(matches!(bind(&path), Err(Error::InUse { .. })));
         drop(first);
         bind(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_connects_before_the_permissions_are_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        let socket = reserve(&path).unwrap();
+        let early = std::os::unix::net::UnixStream::connect(&path).unwrap_err();
+        assert_eq!(early.kind(), io::ErrorKind::ConnectionRefused);
+        let _listener = socket.listen(BACKLOG).unwrap();
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
     }
 
     #[tokio::test]

@@ -247,21 +247,8 @@ struct Member {
 
 /// Makes a new cluster. Nothing of it counts before [`finish_founding`].
 fn found(config: &Config, state_dir: &StateDir) -> Result<Member, Error> {
-    let unusable = |source| state_dir::Error::Unusable {
-        path: state_dir.path().to_owned(),
-        source,
-    };
-    let (mark, raft) = (state_dir.founding_mark(), state_dir.raft());
-    if raft.exists() {
-        if !mark.exists() {
-            return Err(state_dir::Error::NoCertificate {
-                path: state_dir.path().to_owned(),
-            }
-            .into());
-        }
-        fs::remove_dir_all(&raft).map_err(unusable)?;
-    }
-    fs::write(&mark, "").map_err(unusable)?;
+    discard_unfinished(state_dir)?;
+    fs::write(state_dir.founding_mark(), "").map_err(|source| unusable(state_dir, source))?;
     let ca = RootCa::generate()?;
     let identity = Identity {
         node_id: id::random(),
@@ -293,22 +280,42 @@ async fn finish_founding(state_dir: &StateDir, tls: &Tls, manager: &Manager) -> 
     remove_mark(state_dir)
 }
 
+/// Removes what is left of a founding that was broken off. A log that is something else, without
+/// the certificate of its node, is not touched.
+fn discard_unfinished(state_dir: &StateDir) -> Result<(), Error> {
+    let raft = state_dir.raft();
+    if raft.exists() {
+        if !state_dir.founding_mark().exists() {
+            return Err(state_dir::Error::NoCertificate {
+                path: state_dir.path().to_owned(),
+            }
+            .into());
+        }
+        fs::remove_dir_all(&raft).map_err(|source| unusable(state_dir, source))?;
+    }
+    remove_mark(state_dir)
+}
+
 fn remove_mark(state_dir: &StateDir) -> Result<(), Error> {
     match fs::remove_file(state_dir.founding_mark()) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(state_dir::Error::Unusable {
-                path: state_dir.path().to_owned(),
-                source,
-            }
-            .into())
+            Err(unusable(state_dir, source).into())
         }
         _ => Ok(()),
+    }
+}
+
+fn unusable(state_dir: &StateDir, source: io::Error) -> state_dir::Error {
+    state_dir::Error::Unusable {
+        path: state_dir.path().to_owned(),
+        source,
     }
 }
 
 /// Joins a cluster: gets a certificate from one of its managers.
 async fn enter(config: &Config, state_dir: &StateDir, how: &Join) -> Result<Member, Error> {
     let token: JoinToken = how.token.parse()?;
+    discard_unfinished(state_dir)?;
     let joined = join::join(
         config.dialer.clone(),
         &how.addr,

@@ -43,7 +43,8 @@ pub async fn request_join(
 
 impl Raft {
     /// Makes a node a member, as the leader. It must answer at `addr`. A node that is a member
-    /// already gets the same answer again, or its new address is made known.
+    /// already gets the same answer again, or its new address is made known. While there is no
+    /// leader, a member that asks again gets its answer from whoever knows it.
     pub async fn join(&self, node_id: &str, addr: &str) -> Result<JoinResponse, Error> {
         if !is_address(addr) {
             return Err(Error::InvalidAddress(addr.to_owned()));
@@ -52,11 +53,18 @@ impl Raft {
         let status = self.status();
         let (known, raft_id) = {
             let status = status.borrow();
-            if !status.leading {
-                return Err(Error::NotLeader);
-            }
             let mut members = status.members.iter();
             let known = members.find(|member| member.node_id == node_id).cloned();
+            if !status.leading {
+                // A member that died before it knew that it is one may be what keeps the group
+                // without a leader. It changes nothing to tell it.
+                return match known {
+                    Some(known) if status.leader.is_none() && known.addr == addr => {
+                        Ok(answer(known.raft_id, &status.members))
+                    }
+                    _ => Err(Error::NotLeader),
+                };
+            }
             let fresh = Membership::fresh_id(&status.members, &status.removed);
             (known, fresh)
         };
@@ -72,12 +80,7 @@ impl Raft {
             self.request(|done| Command::Change(Change::Add(member), done))
                 .await?;
         }
-        let members = self.status().borrow().members.clone();
-        Ok(JoinResponse {
-            raft_id,
-            members,
-            removed_members: Vec::new(),
-        })
+        Ok(answer(raft_id, &self.status().borrow().members))
     }
 
     /// Removes a member, as the leader, if the group surely goes on without it. A leader does not
@@ -131,6 +134,14 @@ impl Raft {
                 "no answer within {DIAL_BACK_TIMEOUT:?}"
             ))),
         }
+    }
+}
+
+fn answer(raft_id: u64, members: &[RaftMember]) -> JoinResponse {
+    JoinResponse {
+        raft_id,
+        members: members.to_vec(),
+        removed_members: Vec::new(),
     }
 }
 

@@ -198,22 +198,23 @@ impl Store {
         let mut tables = self.inner.published.load().tables().clone();
         let mut changes = Vec::new();
         let mut waiting = Vec::new();
-        {
-            let mut leading = self.inner.leading.lock();
-            for entry in entries.iter().filter(|entry| !entry.data.is_empty()) {
-                if let Some(own) = own(&mut leading, &entry.data) {
-                    tables = own.tables;
-                    changes.extend(own.changes);
-                    waiting.extend(own.waiting);
-                } else {
-                    // An entry of someone else: what is pending here was built on something else
-                    // and will not be committed.
-                    fail_pending(&mut leading);
-                    changes.extend(wire::replay(entry.index, &entry.data, &mut tables)?);
-                }
+        // Held until all is published: whoever begins a transaction and finds nothing pending must
+        // find in the snapshot what is not pending any more.
+        let mut leading = self.inner.leading.lock();
+        for entry in entries.iter().filter(|entry| !entry.data.is_empty()) {
+            if let Some(own) = own(&mut leading, &entry.data) {
+                tables = own.tables;
+                changes.extend(own.changes);
+                waiting.extend(own.waiting);
+            } else {
+                // An entry of someone else: what is pending here was built on something else and
+                // will not be committed.
+                fail_pending(&mut leading);
+                changes.extend(wire::replay(entry.index, &entry.data, &mut tables)?);
             }
         }
         self.publish(Snapshot::new(last.index, tables), changes);
+        drop(leading);
         for waiting in waiting {
             // The writer may have gone away; nobody else waits for the answer.
             let _ = waiting.send(Ok(()));

@@ -59,13 +59,19 @@ impl ManualLog {
 /// A store that leads and commits everything at once, on a thread of its own. The thread ends with
 /// the store's leadership.
 pub fn leading(clock: impl Fn() -> skep_proto::Timestamp + Send + Sync + 'static) -> Store {
+    let store = Store::new(clock);
+    lead(&store);
+    store
+}
+
+/// Makes a store lead as [`leading`] does.
+pub fn lead(store: &Store) {
     struct Immediate(Sender<Proposal>);
     impl Propose for Immediate {
         fn propose(&self, proposal: Proposal) -> Result<(), Error> {
             self.0.send(proposal).map_err(|_| Error::LostLeadership)
         }
     }
-    let store = Store::new(clock);
     let (proposals, queue) = mpsc::channel();
     store.lead(1, Arc::new(Immediate(proposals)));
     let applying = store.clone();
@@ -83,5 +89,4 @@ pub fn leading(clock: impl Fn() -> skep_proto::Timestamp + Send + Sync + 'static
             }
         }
     });
-    store
 }

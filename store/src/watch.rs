@@ -49,6 +49,18 @@ pub enum Event {
 pub struct Subscription {
     queue: Arc<Queue>,
     watchers: Arc<Mutex<Watchers>>,
+    routes: Vec<Route>,
+}
+
+impl Drop for Subscription {
+    /// Leaves nothing behind: a route may name something that nobody ever touches, and whoever
+    /// names it may be a stranger.
+    fn drop(&mut self) {
+        let mut watchers = self.watchers.lock();
+        for route in &self.routes {
+            watchers.leave(route, &self.queue);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -96,19 +108,27 @@ impl Watchers {
         self.latest = snapshot;
     }
 
+    fn leave(&mut self, route: &Route, queue: &Arc<Queue>) {
+        let Some(queues) = self.routes.get_mut(route) else {
+            return;
+        };
+        let own = queues
+            .iter()
+            .position(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(queue)));
+        if let Some(own) = own {
+            queues.swap_remove(own);
+        }
+        if queues.is_empty() {
+            self.routes.remove(route);
+        }
+    }
+
     fn deliver(&mut self, route: &Route, commit: &Arc<Commit>) {
         let Some(queues) = self.routes.get_mut(route) else {
             return;
         };
-        queues.retain(|queue| {
-            let Some(queue) = queue.upgrade() else {
-                return false;
-            };
+        for queue in queues.iter().filter_map(Weak::upgrade) {
             queue.push(commit);
-            true
-        });
-        if queues.is_empty() {
-            self.routes.remove(route);
         }
     }
 }
@@ -141,11 +161,12 @@ pub(crate) fn subscribe(
     routes: impl IntoIterator<Item = Route>,
 ) -> (Snapshot, Subscription) {
     let queue = Arc::new(Queue::default());
+    let routes: Vec<_> = routes.into_iter().collect();
     let mut locked = watchers.lock();
-    for route in routes {
+    for route in &routes {
         locked
             .routes
-            .entry(route)
+            .entry(route.clone())
             .or_default()
             .push(Arc::downgrade(&queue));
     }
@@ -154,6 +175,7 @@ pub(crate) fn subscribe(
         Subscription {
             queue,
             watchers: watchers.clone(),
+            routes,
         },
     )
 }
@@ -182,5 +204,23 @@ impl Subscription {
             return None;
         }
         Some(Event::Commits(std::mem::take(&mut state.commits).into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscription_leaves_nothing_behind() {
+        let watchers = Arc::<Mutex<Watchers>>::default();
+        let node = || Route::Node("never-heard-of".to_owned());
+        let (_, first) = subscribe(&watchers, [node(), Route::All]);
+        let (_, second) = subscribe(&watchers, [node(), node()]);
+        drop(first);
+        assert_eq!(watchers.lock().routes[&node()].len(), 2);
+        assert!(!watchers.lock().routes.contains_key(&Route::All));
+        drop(second);
+        assert!(watchers.lock().routes.is_empty());
     }
 }

@@ -18,6 +18,10 @@ use tonic::{Request, Response, Status};
 /// Largest signing request taken, in bytes. That of a P-256 key is about 500.
 const MAX_CSR_BYTES: usize = 64 * 1024;
 
+/// Largest request of `NodeCA`, in bytes: who sends it may be anyone, so no more than a signing
+/// request and a token is read.
+pub const MAX_REQUEST_BYTES: usize = 2 * MAX_CSR_BYTES;
+
 /// Answers `CA` and `NodeCA`. What it writes, the signer finishes.
 #[derive(Clone, Debug)]
 pub struct Ca {

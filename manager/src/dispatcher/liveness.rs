@@ -12,7 +12,8 @@ use skep_store::{Error, Tx};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{batch::write_all, registry::Lapse, term::Term};
+use super::{registry::Lapse, term::Term};
+use crate::batch::write_all;
 
 const UNKNOWN: &str = r#"Node moved to "unknown" state due to leadership change in cluster"#;
 const DOWN: &str = "heartbeat failure";

@@ -11,7 +11,8 @@ use skep_store::{Error, Snapshot, Tx};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
-use super::{batch::write_all, status, term::Term};
+use super::{status, term::Term};
+use crate::batch::write_all;
 
 /// Reports that wait for a batch. As much as a batch takes; who comes on top waits in its own call.
 pub(super) const QUEUE: usize = 10_000;

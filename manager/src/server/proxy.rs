@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use parking_lot::Mutex;
 use skep_raft::Status as RaftStatus;
@@ -26,6 +26,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Largest request that is kept for a second try: gRPC's usual limit for a message, and its frame.
 const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024 + 5;
+
+/// The same for callers that have not proved who they are: they only send signing requests.
+const MAX_STRANGERS_REQUEST_BYTES: usize = crate::ca::MAX_REQUEST_BYTES + 5;
+
+/// Metadata to which every manager on the way to the leader adds itself; SwarmKit's name.
+const REDIRECT: &str = "redirect";
+
+/// Managers that a call may go through on its way. While leaders change it can be more than one;
+/// without end it is when a wrong address leads back.
+const MAX_REDIRECTS: usize = 3;
+
+/// A manager asks to be taken into the group.
+const JOIN: &str = "/docker.swarmkit.v1.RaftMembership/Join";
 
 const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers \
                          are online. Make sure more than half of the managers are online.";
@@ -115,7 +128,11 @@ impl LeaderProxy {
     where
         S: Service<Request<Body>, Response = Response<Body>>,
     {
-        mark(self.door, &mut request);
+        let own_id = self.tls.current().identity().node_id.clone();
+        let caller = match mark(self.door, &own_id, &mut request) {
+            Ok(caller) => caller,
+            Err(refusal) => return Ok(refusal.into_http()),
+        };
         // Client streams cannot be sent twice.
         if request.uri().path().ends_with("/PublishLogs") {
             return Ok(match self.channel(&addr) {
@@ -124,7 +141,11 @@ impl LeaderProxy {
             });
         }
         let (parts, body) = request.into_parts();
-        let body = match Limited::new(body, MAX_REQUEST_BYTES).collect().await {
+        let limit = match &caller {
+            Some(caller) if caller.identity.is_none() => MAX_STRANGERS_REQUEST_BYTES,
+            _ => MAX_REQUEST_BYTES,
+        };
+        let body = match Limited::new(body, limit).collect().await {
             Ok(body) => body.to_bytes(),
             Err(err) => {
                 let text = format!("the request cannot be read: {err}");
@@ -149,7 +170,14 @@ impl LeaderProxy {
             let _ = tokio::time::timeout_at(pause.min(deadline), status.changed()).await;
             match self.leader(deadline).await {
                 Ok(Some(next)) => addr = next,
-                Ok(None) => return local.oneshot(rebuild(&parts, body)).await,
+                Ok(None) => {
+                    let mut request = rebuild(&parts, body);
+                    // Admission is behind us.
+                    if let Some(caller) = caller {
+                        request.extensions_mut().insert(caller);
+                    }
+                    return local.oneshot(request).await;
+                }
                 Err(status) => return Ok(status.into_http()),
             }
         }
@@ -186,15 +214,37 @@ fn leader_of(status: &RaftStatus) -> Option<Leader> {
     }
 }
 
-/// Says on whose behalf the call is made. Through the socket it is the manager's own.
-fn mark(door: Door, request: &mut Request<Body>) {
+/// Says on whose behalf the call is made (through the socket it is the manager's own) and through
+/// whom. Returns who calls.
+#[allow(clippy::result_large_err)] // A refusal is answered as it is.
+fn mark(door: Door, own_id: &str, request: &mut Request<Body>) -> Result<Option<Caller>, Status> {
     let caller = request.extensions().get::<Caller>().cloned();
-    let headers = request.headers_mut();
-    match (door, caller) {
-        (Door::Remote, Some(caller)) => forward_headers(&caller, headers),
-        _ => strip(headers),
-    }
     *request.extensions_mut() = http::Extensions::default();
+    let headers = request.headers_mut();
+    match (door, &caller) {
+        (Door::Remote, Some(caller)) => {
+            if caller.forwarded_by.is_none() {
+                headers.remove(REDIRECT);
+            }
+            forward_headers(caller, headers);
+        }
+        _ => {
+            headers.remove(REDIRECT);
+            strip(headers);
+        }
+    }
+    let redirects = headers.get_all(REDIRECT).iter().count();
+    if redirects >= MAX_REDIRECTS {
+        let text = format!(
+            "no leader was found within {redirects} redirects; managers may advertise each other's \
+             addresses"
+        );
+        return Err(Status::resource_exhausted(text));
+    }
+    if let Ok(own_id) = HeaderValue::from_str(own_id) {
+        headers.append(REDIRECT, own_id);
+    }
+    Ok(caller)
 }
 
 fn strip(headers: &mut HeaderMap) {
@@ -303,6 +353,12 @@ where
             match proxy.leader(deadline).await {
                 Ok(None) => local.call(request).await,
                 Ok(Some(addr)) => proxy.forward(addr, request, local, deadline).await,
+                Err(status) if request.uri().path() == JOIN => {
+                    // One that is a member, but died before it knew, may be whom the quorum lacks.
+                    let answer = local.call(request).await?;
+                    let known = Status::from_header_map(answer.headers()).is_none();
+                    Ok(if known { answer } else { status.into_http() })
+                }
                 Err(status) => Ok(status.into_http()),
             }
         })
@@ -311,6 +367,9 @@ where
 
 #[cfg(test)]
 mod tests {
+    use skep_proto::v1::RaftMember;
+    use skep_security::{Credentials, Identity, Role, RootCa};
+
     use super::*;
 
     #[test]
@@ -339,5 +398,105 @@ mod tests {
             );
         }
         assert!(!Door::Remote.needs_leader("/other.Service/Method"));
+    }
+    fn remote(status: RaftStatus) -> (watch::Sender<RaftStatus>, LeaderProxy) {
+        let who = Identity {
+            node_id: "m1".to_owned(),
+            role: Role::Manager,
+            cluster_id: "c1".to_owned(),
+        };
+        let ca = RootCa::generate().unwrap();
+        let credentials = Credentials::self_issue(&ca, &who, Duration::from_secs(3600)).unwrap();
+        let (sender, status) = watch::channel(status);
+        let proxy = LeaderProxy::new(Door::Remote, status, Tls::new(credentials));
+        (sender, proxy)
+    }
+
+    fn led_from(addr: &str) -> RaftStatus {
+        RaftStatus {
+            raft_id: 1,
+            leader: Some(RaftMember {
+                raft_id: 2,
+                addr: addr.to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn heartbeat(forwarded_by: Option<&str>) -> Request<Body> {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = Uri::from_static("/docker.swarmkit.v1.Dispatcher/Heartbeat");
+        request.extensions_mut().insert(Caller {
+            identity: Some(Identity {
+                node_id: "w1".to_owned(),
+                role: Role::Worker,
+                cluster_id: "c1".to_owned(),
+            }),
+            remote_addr: "10.0.0.9:1".to_owned(),
+            forwarded_by: forwarded_by.map(str::to_owned),
+        });
+        request
+    }
+
+    /// Answers with the node ID of the caller.
+    async fn whoami(request: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
+        let caller = request.extensions().get::<Caller>();
+        let caller = caller.and_then(|caller| caller.identity.as_ref());
+        let name = caller.map_or("nobody".to_owned(), |who| who.node_id.clone());
+        Ok(Response::new(Body::new(Full::new(Bytes::from(name)))))
+    }
+
+    #[tokio::test]
+    async fn a_caller_stays_who_it_is_when_this_manager_becomes_the_leader() {
+        // A port that nobody listens on.
+        let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = dead.local_addr().unwrap().to_string();
+        drop(dead);
+        let (status, proxy) = remote(led_from(&addr));
+        let connection = proxy.connection.clone();
+        let service = proxy.layer(tower::service_fn(whoami));
+        let answer = tokio::spawn(service.oneshot(heartbeat(None)));
+        while connection.lock().is_none() {
+            tokio::task::yield_now().await;
+        }
+        status.send_modify(|status| status.leading = true);
+        let answer = answer.await.unwrap().unwrap();
+        let answer = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(answer, "w1");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_goes_in_circles_comes_to_an_end() {
+        let (_status, proxy) = remote(led_from("127.0.0.1:1"));
+        let mut request = heartbeat(Some("m2"));
+        for _ in 0..MAX_REDIRECTS {
+            let headers = request.headers_mut();
+            headers.append(REDIRECT, HeaderValue::from_static("m2"));
+        }
+        let service = proxy.layer(tower::service_fn(whoami));
+        let answer = service.oneshot(request).await.unwrap();
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
+    }
+
+    #[test]
+    fn redirects_are_counted_and_clients_cannot_claim_any() {
+        let redirects = |request: &Request<Body>| {
+            let all = request.headers().get_all(REDIRECT).iter();
+            all.map(|id| id.to_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        for (door, forwarded_by, expected) in [
+            (Door::Remote, None, vec!["m1"]),
+            (Door::Remote, Some("m2"), vec!["m2", "m1"]),
+            (Door::Socket, None, vec!["m1"]),
+        ] {
+            let mut request = heartbeat(forwarded_by);
+            let headers = request.headers_mut();
+            headers.append(REDIRECT, HeaderValue::from_static("m2"));
+            mark(door, "m1", &mut request).unwrap();
+            assert_eq!(redirects(&request), expected, "{door:?}");
+        }
     }
 }

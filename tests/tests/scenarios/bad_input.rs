@@ -147,3 +147,46 @@ async fn a_port_or_directory_in_use_is_named_before_anything_happens() {
     let message = refusal(long).await;
     assert!(message.contains("--listen-control-api"), "{message}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_off_founding_is_no_hindrance_to_joining() {
+    let cluster = Cluster::start(1, 0).await;
+    let addr = cluster
+        .node("manager-1")
+        .advertise_addr()
+        .unwrap()
+        .to_owned();
+    let token = cluster
+        .object()
+        .await
+        .root_ca()
+        .join_tokens()
+        .manager
+        .clone();
+    let dir = tempfile::tempdir().unwrap();
+    // A founder that is killed right before its certificate is saved leaves these.
+    let founder = Box::pin(Node::start(config(dir.path(), None)))
+        .await
+        .unwrap();
+    Box::pin(founder.stop()).await;
+    let state = dir.path().join("state");
+    std::fs::remove_dir_all(state.join("certificates")).unwrap();
+
+    // Without the mark it might be the log of a lost certificate.
+    let message = refusal(config(dir.path(), Some((&addr, &token)))).await;
+    assert!(message.contains("no certificate"), "{message}");
+    assert_eq!(
+        cluster.node_objects().await.unwrap().len(),
+        1,
+        "nobody came in"
+    );
+
+    std::fs::write(state.join("founding"), "").unwrap();
+    let joined = Box::pin(Node::start(config(dir.path(), Some((&addr, &token)))))
+        .await
+        .unwrap();
+    let cluster_id = &cluster.node("manager-1").identity().cluster_id;
+    assert_eq!(&joined.identity().cluster_id, cluster_id);
+    assert!(!state.join("founding").exists());
+    Box::pin(joined.stop()).await;
+}

@@ -4,5 +4,6 @@
 mod bad_input;
 mod control_api;
 mod failover;
+mod joining;
 mod sessions;
 mod workers;

@@ -13,7 +13,7 @@ const MAX_BATCH_BYTES: usize = MAX_PROPOSAL_BYTES / 2;
 /// the other without waiting for each other's commit. `size` estimates the bytes of an item's
 /// change; a write may also find that there is nothing to do. If one transaction fails, the others
 /// may still be committed.
-pub(super) async fn write_all<T: Sync>(
+pub(crate) async fn write_all<T: Sync>(
     store: &Store,
     items: &[T],
     size: impl Fn(&T) -> usize,
@@ -26,7 +26,9 @@ pub(super) async fn write_all<T: Sync>(
     try_join_all(transactions).await.map(drop)
 }
 
-fn split<T>(items: &[T], size: impl Fn(&T) -> usize) -> Vec<&[T]> {
+/// Parts of `items` that each fit in a transaction: at most [`MAX_CHANGES_PER_BATCH`] items, and as
+/// many bytes as may safely be estimated. An item that is too large for that is a part of its own.
+pub(crate) fn split<T>(items: &[T], size: impl Fn(&T) -> usize) -> Vec<&[T]> {
     let mut parts = Vec::new();
     let mut start = 0;
     let mut bytes = 0_usize;

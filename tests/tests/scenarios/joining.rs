@@ -1,0 +1,76 @@
+//! Managers that die while they join.
+
+use std::sync::Arc;
+
+use skep_agent::{OnStop, executor::null::NullExecutor};
+use skep_manager::server::Health;
+use skep_node::{Config, Join, Node};
+use skep_proto::v1::{health_server::HealthServer, node_spec::Availability};
+use skep_security::{JoinToken, TcpDial, Tls, join, tls_incoming};
+use skep_tests::cluster::{Cluster, eventually};
+use tonic::transport::Server;
+
+/// The second manager is the worst: from the moment at which it is a member the first one needs it
+/// for a quorum, and it may have died before it knew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_manager_that_dies_while_it_joins_comes_back() {
+    let cluster = Cluster::start(1, 0).await;
+    let founder = cluster.node("manager-1");
+    let addr = founder.advertise_addr().unwrap().to_owned();
+    let token = cluster
+        .object()
+        .await
+        .root_ca()
+        .join_tokens()
+        .manager
+        .clone();
+    let dir = tempfile::tempdir().unwrap();
+    let state_dir = dir.path().join("state");
+
+    // As far as it got: it has a certificate, and the leader has taken it in.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own_addr = listener.local_addr().unwrap().to_string();
+    let parsed: JoinToken = token.parse().unwrap();
+    let joined = join::join(Arc::new(TcpDial), &addr, &parsed, Availability::Active);
+    let credentials = Box::pin(joined).await.unwrap();
+    credentials.save(&state_dir.join("certificates")).unwrap();
+    let tls = Tls::new(credentials);
+    let health = Health::new(&[Health::RAFT]);
+    health.set(Health::RAFT, true);
+    let serving = tokio::spawn(
+        Server::builder()
+            .add_service(HealthServer::new(health))
+            .serve_with_incoming(tls_incoming(listener, tls.clone())),
+    );
+    let taken_in = Box::pin(skep_raft::request_join(&tls, &addr, &own_addr))
+        .await
+        .unwrap();
+    serving.abort();
+    let status = founder.manager().unwrap().status();
+    eventually("the first manager to miss the second", async || {
+        (!status.borrow().leading).then_some(())
+    })
+    .await;
+
+    let config = Config {
+        state_dir,
+        join: Some(Join { addr, token }),
+        listen_remote_api: own_addr,
+        advertise_addr: None,
+        listen_control_api: dir.path().join("s.sock"),
+        hostname: "manager-2".to_owned(),
+        executor: Arc::new(NullExecutor),
+        availability: Availability::Active,
+        on_stop: OnStop::Keep,
+        dialer: Arc::new(TcpDial),
+    };
+    let second = Box::pin(Node::start(config)).await.unwrap();
+    let status = second.manager().unwrap().status();
+    assert_eq!(status.borrow().raft_id, taken_in.raft_id);
+    eventually("a leader of two members", async || {
+        let status = status.borrow();
+        (status.leader.is_some() && status.members.len() == 2).then_some(())
+    })
+    .await;
+    Box::pin(second.stop()).await;
+}
