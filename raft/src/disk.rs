@@ -1,16 +1,19 @@
 //! The thread that writes the log.
 //!
 //! While one batch is being made durable, later ones queue up and are then written as one: an fsync
-//! costs the same for one entry and for a thousand. The thread ends, and the log is closed, when its
-//! [`Disk`] is dropped.
+//! costs the same for one entry and for a thousand. Old entries are dropped a few at a time, between
+//! the batches. The thread ends, and the log is closed, when its [`Disk`] is dropped.
 
 use std::{sync::Arc, thread};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    watch,
+};
 
 use crate::{
     Error,
-    log::{Batch, LogStore, OwnSnapshot},
+    log::{Batch, LogStore, WrittenSnapshot},
     replica::Append,
 };
 
@@ -23,9 +26,10 @@ const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Something to write.
 pub(crate) enum Job {
     Append(Append),
-    /// A snapshot of this member, and up to where the log may be dropped then.
+    /// A snapshot of this member that lies beside the log, and up to where the log may be dropped
+    /// once the snapshot counts.
     Save {
-        snapshot: OwnSnapshot,
+        snapshot: WrittenSnapshot,
         compact: u64,
     },
 }
@@ -86,65 +90,95 @@ impl Disk {
     }
 }
 
-fn run(mut log: Box<dyn LogStore>, mut queue: mpsc::Receiver<Job>, done: &watch::Sender<Progress>) {
-    let mut next = None;
-    while let Some(job) = next.take().or_else(|| queue.blocking_recv()) {
-        let written = match job {
-            Job::Append(append) => write(log.as_mut(), append, &mut queue, &mut next).map(Some),
-            Job::Save { snapshot, compact } => log
-                .save_snapshot(&snapshot)
-                .and_then(|()| log.compact(compact))
-                .map(|()| None),
-        };
-        match written {
-            Ok(Some(number)) => done.send_modify(|progress| progress.number = number),
-            Ok(None) => {}
-            Err(error) => {
-                tracing::error!(%error, "the raft log cannot be written");
-                done.send_modify(|progress| progress.failed = Some(Arc::new(error)));
-                break;
-            }
-        }
+fn run(log: Box<dyn LogStore>, queue: mpsc::Receiver<Job>, done: &watch::Sender<Progress>) {
+    let mut writer = Writer {
+        log,
+        queue,
+        next: None,
+        compact: None,
+    };
+    if let Err(error) = writer.run(done) {
+        tracing::error!(%error, "the raft log cannot be written");
+        done.send_modify(|progress| progress.failed = Some(Arc::new(error)));
     }
     // Whoever sees the channel closed may open the log again.
-    drop(log);
+    drop(writer);
 }
 
-/// Writes an append and all that queue right behind it. What cannot be part of the same batch is
-/// left in `next`.
-fn write(
-    log: &mut dyn LogStore,
-    append: Append,
-    queue: &mut mpsc::Receiver<Job>,
-    next: &mut Option<Job>,
-) -> Result<u64, Error> {
-    let Append {
-        mut number,
-        mut batch,
-    } = append;
-    let mut size = batch.size();
-    while size < MAX_BATCH_BYTES
-        && let Ok(job) = queue.try_recv()
-    {
-        match job {
-            Job::Append(append) => {
-                let added = append.batch.size();
-                match merge(&mut batch, append) {
-                    Ok(merged) => (number, size) = (merged, size + added),
-                    Err(alone) => {
-                        *next = Some(Job::Append(*alone));
-                        break;
-                    }
+/// What the thread works with.
+struct Writer {
+    log: Box<dyn LogStore>,
+    queue: mpsc::Receiver<Job>,
+    /// Taken from the queue, but could not be part of the batch before it.
+    next: Option<Job>,
+    /// Up to where the log is being dropped.
+    compact: Option<u64>,
+}
+
+impl Writer {
+    fn run(&mut self, done: &watch::Sender<Progress>) -> Result<(), Error> {
+        loop {
+            match self.next_job() {
+                Ok(Job::Append(append)) => {
+                    let number = self.write(append)?;
+                    done.send_modify(|progress| progress.number = number);
                 }
+                Ok(Job::Save { snapshot, compact }) => {
+                    self.log.save_snapshot(&snapshot)?;
+                    self.compact = Some(compact);
+                }
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Ok(()),
             }
-            save @ Job::Save { .. } => {
-                *next = Some(save);
-                break;
+            // Also when more jobs wait already: a log that is never idle must not grow for ever.
+            if let Some(index) = self.compact
+                && self.log.compact(index)?
+            {
+                self.compact = None;
             }
         }
     }
-    log.append(&batch)?;
-    Ok(number)
+
+    /// Waits for a job, unless there is something to do meanwhile.
+    fn next_job(&mut self) -> Result<Job, TryRecvError> {
+        match self.next.take() {
+            Some(job) => Ok(job),
+            None if self.compact.is_some() => self.queue.try_recv(),
+            None => self.queue.blocking_recv().ok_or(TryRecvError::Disconnected),
+        }
+    }
+
+    /// Writes an append and all that queue right behind it. What cannot be part of the same batch is
+    /// left in `next`.
+    fn write(&mut self, append: Append) -> Result<u64, Error> {
+        let Append {
+            mut number,
+            mut batch,
+        } = append;
+        let mut size = batch.size();
+        while size < MAX_BATCH_BYTES
+            && let Ok(job) = self.queue.try_recv()
+        {
+            match job {
+                Job::Append(append) => {
+                    let added = append.batch.size();
+                    match merge(&mut batch, append) {
+                        Ok(merged) => (number, size) = (merged, size + added),
+                        Err(alone) => {
+                            self.next = Some(Job::Append(*alone));
+                            break;
+                        }
+                    }
+                }
+                save @ Job::Save { .. } => {
+                    self.next = Some(save);
+                    break;
+                }
+            }
+        }
+        self.log.append(&batch)?;
+        Ok(number)
+    }
 }
 
 fn merge(batch: &mut Batch, append: Append) -> Result<u64, Box<Append>> {

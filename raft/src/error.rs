@@ -49,6 +49,17 @@ pub enum Error {
     /// An entry of the log is missing though later ones, or the commit index, say it was there.
     #[error("raft log: entry {0} is missing")]
     Hole(u64),
+    /// The snapshot that the log goes on from cannot be used.
+    #[error(
+        "raft snapshot {} cannot be used: {reason}; remove this member from the cluster and join it \
+         again", .path.display()
+    )]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The leader knows that this member had entries that its log lacks.
     #[error(
         "raft log: this member has acknowledged entries up to {acknowledged} but its log ends at \

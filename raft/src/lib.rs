@@ -26,7 +26,9 @@ pub use crate::{
     error::Error,
     handle::{Config, DEFAULT_TICK, Raft},
     join::request_join,
-    log::{Batch, Loaded, LogStore, MemoryLog, OwnSnapshot, SledLog},
+    log::{
+        Batch, Loaded, LogStore, MemoryLog, OwnSnapshot, SledLog, SnapshotWriter, WrittenSnapshot,
+    },
     member::LocalMember,
     replica::{Append, Committed, Output, Replica, ReplicaConfig, Role, SnapshotHeader},
     service::RaftService,

@@ -4,7 +4,13 @@
 //! What is stored is not encrypted yet: it is protected by the mode of its directory (0700).
 
 mod memory;
+mod records;
 mod sled;
+mod snapshot_dir;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 pub use memory::MemoryLog;
 pub use sled::SledLog;
@@ -38,8 +44,9 @@ pub struct Batch {
     pub(crate) hard_state: Option<HardState>,
 }
 
-/// A durable log. Every method returns when what it did is on disk, and after an error of a writing
-/// method nothing more may be written: what is stored is unknown until the log is loaded again.
+/// A durable log. Every method but [`Self::compact`] returns when what it did is on disk, and after an
+/// error of a writing method nothing more may be written: what is stored is unknown until the log is
+/// loaded again.
 pub trait LogStore: Send {
     /// Reads everything. Fails with [`Error::Hole`] if an entry in the middle is missing.
     fn load(&mut self) -> Result<Loaded, Error>;
@@ -50,11 +57,23 @@ pub trait LogStore: Send {
     /// Stores a batch. Entries that would leave a hole are refused with [`Error::Hole`].
     fn append(&mut self, batch: &Batch) -> Result<(), Error>;
 
-    /// Stores a snapshot that was taken here, in place of an earlier one. The entries stay.
-    fn save_snapshot(&mut self, snapshot: &crate::OwnSnapshot) -> Result<(), Error>;
+    /// What writes snapshots that are taken here, beside the log and without delaying it.
+    fn snapshot_writer(&self) -> Arc<dyn SnapshotWriter>;
 
-    /// Drops the entries up to and including `index`, which must be covered by the snapshot.
-    fn compact(&mut self, index: u64) -> Result<(), Error>;
+    /// Makes a written snapshot count, in place of an earlier one. The entries stay.
+    fn save_snapshot(&mut self, snapshot: &WrittenSnapshot) -> Result<(), Error>;
+
+    /// Drops some of the entries up to and including `index`, as far as the snapshot covers them, the
+    /// oldest ones first. It takes well below a millisecond: an append may be waiting. Returns whether
+    /// nothing is left to drop; what was appended together with later entries may stay. A crash may
+    /// bring back what was dropped since the last write, which does no harm.
+    fn compact(&mut self, index: u64) -> Result<bool, Error>;
+}
+
+/// Writes snapshots on whatever thread it is called.
+pub trait SnapshotWriter: Send + Sync {
+    /// Makes a snapshot durable. It counts only once [`LogStore::save_snapshot`] has returned too.
+    fn write(&self, snapshot: &OwnSnapshot) -> Result<WrittenSnapshot, Error>;
 }
 
 /// A snapshot that this member has taken of itself.
@@ -68,7 +87,34 @@ impl OwnSnapshot {
     }
 }
 
+/// A snapshot that lies beside the log but does not count yet. Only a [`SnapshotWriter`] makes these.
+#[derive(Debug)]
+pub struct WrittenSnapshot {
+    index: u64,
+}
+
+impl WrittenSnapshot {
+    /// Index of the last entry in it.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+}
+
 impl Batch {
+    /// Entries that hold `data`, from index `first` on.
+    pub fn of_entries(first: u64, term: u64, data: Vec<Bytes>) -> Self {
+        let entry = |(index, data)| Entry {
+            index,
+            term,
+            data,
+            ..Entry::default()
+        };
+        Self {
+            entries: (first..).zip(data).map(entry).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Adds what comes right after this batch, so that both are written as one. A batch with a
     /// snapshot is given back: it must be written by itself.
     pub(crate) fn merge(&mut self, next: Self) -> Result<(), Box<Self>> {

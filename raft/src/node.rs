@@ -22,7 +22,10 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
 
-use self::{leadership::Queued, snapshots::Snapshots};
+use self::{
+    leadership::Queued,
+    snapshots::{Snapshots, Taken},
+};
 use crate::{
     Config, Error, LocalMember, Status,
     codec::{Incoming, MessageType},
@@ -115,7 +118,7 @@ enum Event {
     Message(Incoming),
     Peer(PeerEvent),
     Proposal(Queued),
-    Snapshot(Result<crate::OwnSnapshot, Error>),
+    Snapshot(Result<Taken, Error>),
     HandoverTimeout,
 }
 
@@ -139,6 +142,7 @@ impl Node {
         let mut ticks = interval(config.tick);
         // After a stall the missed ticks must not come at once: that would look like a dead leader.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let snapshots = Snapshots::new(snapshot_index, log.snapshot_writer());
         let mut node = Self {
             replica,
             local,
@@ -156,7 +160,7 @@ impl Node {
             changes: VecDeque::new(),
             changing: HashMap::new(),
             transfers: Vec::new(),
-            snapshots: Snapshots::new(snapshot_index),
+            snapshots,
             answers: Vec::new(),
             news: true,
             stopping: None,
@@ -178,6 +182,7 @@ impl Node {
         };
         self.stop_leading();
         self.tell_status();
+        self.snapshots.close().await;
         self.disk.close().await;
         end
     }

@@ -25,7 +25,7 @@ use skep_proto::v1::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 use tonic::{Code, Status, transport::Channel};
 
@@ -109,9 +109,10 @@ pub(crate) async fn run(
         let mut flying = FuturesUnordered::new();
         let mut snapshots = 0;
         let error = loop {
-            while let Some(message) = lanes.next() {
+            while let Some(message) = lanes.next(Instant::now()) {
                 flying.push(fly(client.clone(), message));
             }
+            let held = lanes.held();
             tokio::select! {
                 biased;
                 Some((kind, result)) = flying.next(), if !flying.is_empty() => {
@@ -131,10 +132,11 @@ pub(crate) async fn run(
                 message = queue.recv(), if lanes.has_room() => match message {
                     Some(message) => {
                         snapshots += usize::from(is_snapshot(&message));
-                        lanes.push(message);
+                        lanes.push(message, Instant::now());
                     }
                     None => return,
                 },
+                () = sleep_until(held.unwrap_or_else(Instant::now)), if held.is_some() => {}
             }
         };
         tracing::debug!(peer = format_args!("{id:x}"), %error, "raft message not delivered");

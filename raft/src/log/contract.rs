@@ -1,5 +1,7 @@
 //! What every log must do. Each test runs on each implementation; `reopen` is a restart.
 
+use std::{fs, path::Path};
+
 use tempfile::TempDir;
 
 use super::{Batch, LogStore, MemoryLog, OwnSnapshot, SledLog};
@@ -66,6 +68,12 @@ fn snapshot(index: u64, size: usize) -> Snapshot {
     metadata.term = 2;
     metadata.mut_conf_state().voters = vec![1, 2, 3];
     snapshot
+}
+
+fn save(log: &mut impl LogStore, snapshot: Snapshot) {
+    let writer = log.snapshot_writer();
+    let written = writer.write(&OwnSnapshot(snapshot)).unwrap();
+    log.save_snapshot(&written).unwrap();
 }
 
 fn indexes(log: &mut impl LogStore) -> Vec<(u64, u64)> {
@@ -137,19 +145,93 @@ fn a_hole_is_refused<D: Disk>() {
 fn own_snapshots_replace_each_other_and_allow_compaction<D: Disk>() {
     let disk = D::new();
     let mut log = disk.open();
-    log.append(&entries(1..=20, 2)).unwrap();
-    log.save_snapshot(&OwnSnapshot(snapshot(8, 300_000)))
-        .unwrap();
-    log.save_snapshot(&OwnSnapshot(snapshot(15, 100))).unwrap();
-    log.compact(10).unwrap();
-    log.compact(5).unwrap();
+    for index in 1..=20 {
+        log.append(&entries(index..=index, 2)).unwrap();
+    }
+    save(&mut log, snapshot(8, 3_000_000));
+    save(&mut log, snapshot(15, 100));
+    assert!(log.compact(10).unwrap());
+    assert!(log.compact(5).unwrap());
     let mut log = disk.open_again(log);
     assert_eq!(log.load().unwrap().snapshot, Some(snapshot(15, 100)));
     assert_eq!(indexes(&mut log).first(), Some(&(2, 11)));
     assert_eq!(indexes(&mut log).last(), Some(&(2, 20)));
     log.append(&entries(21..=21, 2)).unwrap();
-    log.compact(15).unwrap();
+    assert!(log.compact(15).unwrap());
     assert_eq!(indexes(&mut disk.open_again(log)).len(), 6);
+}
+
+fn a_written_snapshot_counts_when_the_log_says_so<D: Disk>() {
+    let disk = D::new();
+    let mut log = disk.open();
+    log.append(&entries(1..=20, 2)).unwrap();
+    let (first, second, late) = (snapshot(8, 10), snapshot(15, 1000), snapshot(18, 10));
+    let writer = log.snapshot_writer();
+    let written = writer.write(&OwnSnapshot(first.clone())).unwrap();
+    assert_eq!((written.index(), log.load().unwrap().snapshot), (8, None));
+    log.save_snapshot(&written).unwrap();
+    let written = writer.write(&OwnSnapshot(second.clone())).unwrap();
+    assert_eq!(log.load().unwrap().snapshot, Some(first));
+    log.save_snapshot(&written).unwrap();
+    writer.write(&OwnSnapshot(late)).unwrap();
+    drop(writer);
+    let mut log = disk.open_again(log);
+    assert_eq!(log.load().unwrap().snapshot, Some(second));
+}
+
+fn compaction_goes_step_by_step_and_not_beyond_the_snapshot<D: Disk>() {
+    let disk = D::new();
+    let mut log = disk.open();
+    for index in 1..=600 {
+        log.append(&entries(index..=index, 2)).unwrap();
+    }
+    save(&mut log, snapshot(590, 10));
+    let mut steps = 0;
+    let mut first = 1;
+    while !log.compact(595).unwrap() {
+        let now = indexes(&mut log)[0].1;
+        assert!(now > first && now <= 591, "{first} {now}");
+        (first, steps) = (now, steps + 1);
+    }
+    assert!(steps >= 2);
+    log.append(&entries(601..=601, 2)).unwrap();
+    let expected: Vec<_> = (591..=601).map(|index| (2, index)).collect();
+    assert_eq!(indexes(&mut disk.open_again(log)), expected);
+}
+
+fn what_was_replaced_does_not_come_back_when_older_entries_go<D: Disk>() {
+    let disk = D::new();
+    let mut log = disk.open();
+    log.append(&entries(1..=2, 1)).unwrap();
+    log.append(&entries(3..=9, 1)).unwrap();
+    log.append(&entries(5..=6, 2)).unwrap();
+    log.append(&entries(4..=4, 3)).unwrap();
+    log.append(&entries(5..=7, 3)).unwrap();
+    save(&mut log, snapshot(6, 10));
+    for (index, first) in [(2, 3), (3, 4), (4, 5), (6, 7)] {
+        while !log.compact(index).unwrap() {}
+        log = disk.open_again(log);
+        let left = indexes(&mut log);
+        // Entries of one append may stay together.
+        assert!(left[0].1 <= first && left.last() == Some(&(3, 7)));
+        let left = left.into_iter().filter(|(_, index)| *index > 3);
+        assert!(left.into_iter().all(|(term, _)| term == 3));
+    }
+    assert!(indexes(&mut log)[0].1 >= 5);
+}
+
+fn large_entries_survive<D: Disk>() {
+    let disk = D::new();
+    let mut log = disk.open();
+    let mut batch = entries(1..=5, 1);
+    for (entry, size) in batch.entries.iter_mut().zip([4091, 1_500_000, 0, 4096, 20]) {
+        entry.data = vec![entry.index as u8; size].into();
+    }
+    log.append(&batch).unwrap();
+    log.append(&entries(6..=6, 1)).unwrap();
+    let mut log = disk.open_again(log);
+    assert_eq!(log.load().unwrap().entries[..5], batch.entries);
+    assert_eq!(indexes(&mut log).len(), 6);
 }
 
 fn a_snapshot_of_the_leader_replaces_the_log<D: Disk>() {
@@ -200,6 +282,10 @@ contract!(
     an_append_replaces_all_that_came_after,
     a_hole_is_refused,
     own_snapshots_replace_each_other_and_allow_compaction,
+    a_written_snapshot_counts_when_the_log_says_so,
+    compaction_goes_step_by_step_and_not_beyond_the_snapshot,
+    what_was_replaced_does_not_come_back_when_older_entries_go,
+    large_entries_survive,
     a_snapshot_of_the_leader_replaces_the_log,
 );
 
@@ -214,18 +300,111 @@ fn a_log_in_use_is_locked_and_free_once_dropped() {
 }
 
 #[test]
-fn a_lost_entry_is_named() {
+fn a_lost_piece_is_named() {
+    // Each of these loses entries from the one that is named on.
+    for (lost, hole) in [(1, 2), (2, 2), (3, 6)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = SledLog::open(dir.path()).unwrap();
+        log.append(&entries(1..=1, 1)).unwrap();
+        let mut large = entries(2..=5, 1);
+        large.entries[1].data = vec![1; 5000].into();
+        log.append(&large).unwrap();
+        log.append(&entries(6..=7, 1)).unwrap();
+        log.append(&entries(7..=8, 2)).unwrap();
+        drop(log);
+        let db = ::sled::open(dir.path()).unwrap();
+        let mut key = vec![b'e'];
+        key.extend_from_slice(&u64::to_be_bytes(lost));
+        let found = db.open_tree("log").unwrap().remove(key).unwrap();
+        assert!(found.is_some());
+        db.flush().unwrap();
+        drop(db);
+        let error = SledLog::open(dir.path()).unwrap_err();
+        assert!(
+            matches!(error, Error::Hole(index) if index == hole),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn nothing_lies_in_files_that_sled_does_not_sync() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = SledLog::open(dir.path()).unwrap();
-    log.append(&entries(1..=5, 1)).unwrap();
+    let mut first = 1;
+    for (count, size) in [
+        (1, 1_500_000),
+        (200, 3000),
+        (40, 9000),
+        (3000, 300),
+        (1, 600_000),
+    ] {
+        for _ in 0..10 {
+            let data = vec![vec![7; size].into(); count];
+            log.append(&Batch::of_entries(first, 1, data)).unwrap();
+            first += count as u64;
+        }
+    }
+    assert_eq!(fs::read_dir(dir.path().join("blobs")).unwrap().count(), 0);
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).unwrap();
+    let names = names.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| name.starts_with("snapshot")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn only_the_newest_snapshot_stays_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = SledLog::open(dir.path()).unwrap();
+    log.append(&entries(1..=20, 1)).unwrap();
+    save(&mut log, snapshot(9, 10));
+    save(&mut log, snapshot(10, 10));
+    assert_eq!(files(dir.path()), ["snapshot-10"]);
+    // Crashes: while a snapshot is written, and before the log points to it.
+    fs::write(dir.path().join("snapshot-15.0.tmp"), "half").unwrap();
+    let writer = log.snapshot_writer();
+    writer.write(&OwnSnapshot(snapshot(12, 10))).unwrap();
     drop(log);
-    let db = ::sled::open(dir.path()).unwrap();
-    let mut key = vec![b'e'];
-    key.extend_from_slice(&3_u64.to_be_bytes());
-    db.open_tree("log").unwrap().remove(key).unwrap();
-    db.flush().unwrap();
-    drop(db);
-    assert!(matches!(SledLog::open(dir.path()), Err(Error::Hole(3))));
+    let locked = SledLog::open(dir.path());
+    assert!(matches!(locked, Err(Error::Locked(_))));
+    drop(writer);
+    let mut log = SledLog::open(dir.path()).unwrap();
+    assert_eq!(files(dir.path()), ["snapshot-10"]);
+    let mut batch = entries(101..=102, 3);
+    batch.snapshot = Some(snapshot(100, 10));
+    log.append(&batch).unwrap();
+    assert_eq!(files(dir.path()), ["snapshot-100"]);
+}
+
+#[test]
+fn a_damaged_snapshot_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = SledLog::open(dir.path()).unwrap();
+    log.append(&entries(1..=20, 1)).unwrap();
+    save(&mut log, snapshot(10, 1000));
+    drop(log);
+    let path = dir.path().join("snapshot-10");
+    let whole = fs::read(&path).unwrap();
+    let mut damages = vec![whole[..whole.len() - 1].to_vec(), Vec::new()];
+    for position in [0, 9, 15, 21, 26, 500] {
+        let mut flipped = whole.clone();
+        flipped[position] ^= 0x10;
+        damages.push(flipped);
+    }
+    for damaged in damages {
+        fs::write(&path, damaged).unwrap();
+        let error = SledLog::open(dir.path()).unwrap_err();
+        assert!(matches!(error, Error::Snapshot { path: named, .. } if named == path));
+    }
+    fs::remove_file(&path).unwrap();
+    let error = SledLog::open(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("snapshot-10"), "{error}");
+    fs::write(&path, whole).unwrap();
+    SledLog::open(dir.path()).unwrap();
 }
 
 #[test]

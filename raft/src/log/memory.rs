@@ -4,27 +4,46 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Batch, Loaded, LogStore, OwnSnapshot};
-use crate::{Error, LocalMember};
+use super::{Batch, Loaded, LogStore, OwnSnapshot, SnapshotWriter, WrittenSnapshot};
+use crate::{Error, LocalMember, codec::Snapshot};
+
+/// Entries that are dropped at once.
+const DROP_ENTRIES: usize = 256;
 
 /// A log in memory. Clones share it, so that a test can "restart" a member with what it has stored.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryLog(Arc<Mutex<Loaded>>);
+pub struct MemoryLog {
+    log: Arc<Mutex<Loaded>>,
+    written: Written,
+}
+
+/// Snapshots that do not count yet.
+#[derive(Clone, Debug, Default)]
+struct Written(Arc<Mutex<Vec<Snapshot>>>);
+
+impl SnapshotWriter for Written {
+    fn write(&self, snapshot: &OwnSnapshot) -> Result<WrittenSnapshot, Error> {
+        self.0.lock().push(snapshot.0.clone());
+        Ok(WrittenSnapshot {
+            index: snapshot.index(),
+        })
+    }
+}
 
 impl LogStore for MemoryLog {
     fn load(&mut self) -> Result<Loaded, Error> {
-        let loaded = self.0.lock().clone();
+        let loaded = self.log.lock().clone();
         loaded.check()?;
         Ok(loaded)
     }
 
     fn set_member(&mut self, member: &LocalMember) -> Result<(), Error> {
-        self.0.lock().member = Some(member.clone());
+        self.log.lock().member = Some(member.clone());
         Ok(())
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), Error> {
-        let mut log = self.0.lock();
+        let mut log = self.log.lock();
         batch.check(log.last_index())?;
         if let Some(snapshot) = &batch.snapshot {
             log.entries.clear();
@@ -43,15 +62,29 @@ impl LogStore for MemoryLog {
         Ok(())
     }
 
-    fn save_snapshot(&mut self, snapshot: &OwnSnapshot) -> Result<(), Error> {
-        self.0.lock().snapshot = Some(snapshot.0.clone());
+    fn snapshot_writer(&self) -> Arc<dyn SnapshotWriter> {
+        Arc::new(self.written.clone())
+    }
+
+    fn save_snapshot(&mut self, snapshot: &WrittenSnapshot) -> Result<(), Error> {
+        let mut written = self.written.0.lock();
+        let found = written
+            .extract_if(.., |found| found.get_metadata().index <= snapshot.index)
+            .last()
+            .filter(|found| found.get_metadata().index == snapshot.index);
+        if found.is_none() {
+            return Err(Error::malformed("snapshot", "it was not written"));
+        }
+        self.log.lock().snapshot = found;
         Ok(())
     }
 
-    fn compact(&mut self, index: u64) -> Result<(), Error> {
-        let mut log = self.0.lock();
-        let first = log.entries.partition_point(|entry| entry.index <= index);
-        log.entries.drain(..first);
-        Ok(())
+    fn compact(&mut self, index: u64) -> Result<bool, Error> {
+        let mut log = self.log.lock();
+        let index = index.min(log.snapshot_index());
+        let old = log.entries.partition_point(|entry| entry.index <= index);
+        let dropped = old.min(DROP_ENTRIES);
+        log.entries.drain(..dropped);
+        Ok(dropped == old)
     }
 }

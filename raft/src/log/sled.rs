@@ -1,8 +1,8 @@
 //! The log on sled.
 //!
 //! One tree holds everything that must change together (entries, hard state, identity, which
-//! snapshot is the newest), so one atomic batch is enough. Snapshots lie in pieces in a second tree
-//! and count only once the first tree points to them.
+//! snapshot is the newest), so one atomic batch is enough. Snapshots are files beside it and count
+//! only once the tree points to them.
 //!
 //! sled's own `flush` does not survive a power cut: it leaves the data in the disk's cache. So every
 //! flush here is followed by an fdatasync of sled's file, and creation by an fsync of the directories.
@@ -11,6 +11,7 @@ use std::{
     fs::{DirBuilder, File, TryLockError},
     os::unix::fs::DirBuilderExt,
     path::Path,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -18,60 +19,36 @@ use std::{
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Batch, Loaded, LogStore, OwnSnapshot};
-use crate::{
-    Error, LocalMember,
-    codec::{self, Entry, Snapshot},
+use super::{
+    Batch, Loaded, LogStore, SnapshotWriter, WrittenSnapshot, records::Records,
+    snapshot_dir::SnapshotDir,
 };
+use crate::{Error, LocalMember, codec};
 
 /// Memory for sled's pages in bytes. The log is only read at start.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
-/// Size of a piece of a snapshot in bytes: far below what sled would move to a file of its own,
-/// which it does not sync.
-const PIECE_BYTES: usize = 64 * 1024;
-/// Pieces written as one batch.
-const PIECES_PER_BATCH: usize = 16;
 /// How long a database that was just dropped in this process may take to let go of its file.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 const MEMBER: &[u8] = b"m";
 const HARD_STATE: &[u8] = b"h";
 const SNAPSHOT: &[u8] = b"s";
-const ENTRY: u8 = b'e';
 
 /// A log in a directory of its own.
 #[derive(Debug)]
 pub struct SledLog {
     db: sled::Db,
     log: sled::Tree,
-    pieces: sled::Tree,
     /// sled's file, to sync it.
     file: File,
-    /// Indexes of the stored entries, `first..end`.
-    first: u64,
-    end: u64,
-    /// Of the newest snapshot.
-    generation: u64,
+    records: Records,
+    /// Index of the last entry or of the snapshot.
+    last: u64,
+    snapshots: SnapshotDir,
+    /// Of the newest snapshot, 0 without one.
     snapshot_index: u64,
     /// Held last: whoever gets it finds the rest closed.
-    _lock: File,
-}
-
-/// Where the newest snapshot is.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Pointer {
-    /// First half of the pieces' keys.
-    #[prost(uint64, tag = "1")]
-    generation: u64,
-    /// Serialised metadata of the snapshot.
-    #[prost(bytes = "bytes", tag = "2")]
-    metadata: Bytes,
-    /// How many pieces there are.
-    #[prost(uint32, tag = "3")]
-    pieces: u32,
-    /// Size of the data in bytes.
-    #[prost(uint64, tag = "4")]
-    size: u64,
+    _lock: Arc<File>,
 }
 
 impl SledLog {
@@ -99,16 +76,15 @@ impl SledLog {
         }
         let db = open_db(dir)?;
         let log = db.open_tree("log").map_err(Error::log(open))?;
-        let pieces = db.open_tree("snapshot").map_err(Error::log(open))?;
         let file = File::open(dir.join("db")).map_err(Error::log(open))?;
+        let lock = Arc::new(lock);
         let mut opened = Self {
             db,
             log,
-            pieces,
             file,
-            first: 0,
-            end: 0,
-            generation: 0,
+            records: Records::default(),
+            last: 0,
+            snapshots: SnapshotDir::new(dir.to_owned(), lock.clone()),
             snapshot_index: 0,
             _lock: lock,
         };
@@ -121,7 +97,9 @@ impl SledLog {
                     .map_err(Error::log("sync directory"))?;
             }
         }
-        opened.load()?;
+        let newest = opened.load()?.snapshot.is_some();
+        let newest = newest.then_some(opened.snapshot_index);
+        opened.snapshots.remove_all_but(newest)?;
         Ok(opened)
     }
 
@@ -148,83 +126,10 @@ impl SledLog {
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
-    fn load_snapshot(&self) -> Result<Option<(u64, Snapshot)>, Error> {
-        let Some(pointer) = self.read(SNAPSHOT)? else {
-            return Ok(None);
-        };
-        let pointer =
-            Pointer::decode(pointer).map_err(|error| Error::malformed("snapshot", error))?;
-        let mut data = Vec::new();
-        for piece in self.pieces.scan_prefix(pointer.generation.to_be_bytes()) {
-            let (_, piece) = piece.map_err(Error::log("read snapshot"))?;
-            data.extend_from_slice(&piece);
-        }
-        if data.len() as u64 != pointer.size {
-            return Err(Error::malformed(
-                "snapshot",
-                format!("{} of {} bytes are there", data.len(), pointer.size),
-            ));
-        }
-        let mut snapshot = Snapshot {
-            data: data.into(),
-            ..Snapshot::default()
-        };
-        snapshot.set_metadata(codec::decode(&pointer.metadata)?);
-        Ok(Some((pointer.generation, snapshot)))
-    }
-
-    /// Writes the pieces of a snapshot and returns the pointer that makes it count.
-    fn write_pieces(&self, snapshot: &Snapshot) -> Result<Pointer, Error> {
-        let generation = self.generation + 1;
-        // What an interrupted attempt may have left behind.
-        self.remove_pieces(|found| found == generation)?;
-        let mut count = 0_u32;
-        let pieces: Vec<_> = snapshot.data.chunks(PIECE_BYTES).collect();
-        for group in pieces.chunks(PIECES_PER_BATCH) {
-            let mut batch = sled::Batch::default();
-            for piece in group {
-                batch.insert(piece_key(generation, count).as_slice(), *piece);
-                count += 1;
-            }
-            self.pieces
-                .apply_batch(batch)
-                .map_err(Error::log("write snapshot"))?;
-        }
-        self.sync()?;
-        Ok(Pointer {
-            generation,
-            metadata: codec::encode(snapshot.get_metadata())?.into(),
-            pieces: count,
-            size: snapshot.data.len() as u64,
-        })
-    }
-
-    fn remove_pieces(&self, unwanted: impl Fn(u64) -> bool) -> Result<(), Error> {
-        for key in self.pieces.iter().keys() {
-            let key = key.map_err(Error::log("read snapshot"))?;
-            let generation = key.first_chunk().map(|start| u64::from_be_bytes(*start));
-            if generation.is_none_or(&unwanted) {
-                self.pieces
-                    .remove(&key)
-                    .map_err(Error::log("drop old snapshot"))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes that `pointer` is stored and drops what it replaces.
-    fn settle(&mut self, pointer: &Pointer, index: u64) -> Result<(), Error> {
-        self.generation = pointer.generation;
+    /// Notes that a snapshot counts and drops what it replaces.
+    fn settle(&mut self, index: u64) -> Result<(), Error> {
         self.snapshot_index = index;
-        let newest = self.generation;
-        self.remove_pieces(|generation| generation != newest)
-    }
-
-    /// Removes the entries in `first..end`.
-    fn drop_entries(batch: &mut sled::Batch, first: u64, end: u64) {
-        for index in first..end {
-            batch.remove(entry_key(index).as_slice());
-        }
+        self.snapshots.remove_before(index)
     }
 }
 
@@ -237,25 +142,19 @@ impl LogStore for SledLog {
         if let Some(hard_state) = self.read(HARD_STATE)? {
             loaded.hard_state = codec::decode(&hard_state)?;
         }
-        for item in self.log.scan_prefix([ENTRY]) {
-            let (key, value) = item.map_err(Error::log("read"))?;
-            let entry: Entry = codec::decode(&Bytes::copy_from_slice(&value))?;
-            if key != entry_key(entry.index) {
-                return Err(Error::malformed(
-                    "entry",
-                    format!("entry {} lies at {key:?}", entry.index),
-                ));
-            }
-            loaded.entries.push(entry);
-        }
-        if let Some((generation, snapshot)) = self.load_snapshot()? {
-            self.generation = generation;
-            self.snapshot_index = snapshot.get_metadata().index;
-            loaded.snapshot = Some(snapshot);
+        (self.records, loaded.entries) = Records::load(&self.log)?;
+        if let Some(pointer) = self.read(SNAPSHOT)? {
+            let Some(index) = pointer
+                .first_chunk()
+                .filter(|index| index.len() == pointer.len())
+            else {
+                return Err(Error::malformed("pointer to a snapshot", "it is cut off"));
+            };
+            self.snapshot_index = u64::from_be_bytes(*index);
+            loaded.snapshot = Some(self.snapshots.read(self.snapshot_index)?);
         }
         loaded.check()?;
-        self.end = loaded.last_index() + 1;
-        self.first = loaded.entries.first().map_or(self.end, |e| e.index);
+        self.last = loaded.last_index();
         Ok(loaded)
     }
 
@@ -266,55 +165,47 @@ impl LogStore for SledLog {
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), Error> {
-        batch.check(self.end - 1)?;
+        batch.check(self.last)?;
         let mut writes = sled::Batch::default();
-        let mut pointer = None;
-        let (mut first, mut end) = (self.first, self.end);
         if let Some(snapshot) = &batch.snapshot {
-            let written = self.write_pieces(snapshot)?;
-            writes.insert(SNAPSHOT, written.encode_to_vec());
+            self.snapshots.write(snapshot)?;
             let index = snapshot.get_metadata().index;
-            pointer = Some((written, index));
-            Self::drop_entries(&mut writes, first, end);
-            (first, end) = (index + 1, index + 1);
+            writes.insert(SNAPSHOT, &index.to_be_bytes());
+            self.records.clear(&mut writes);
+            self.last = index;
         }
-        if let (Some(head), Some(tail)) = (batch.entries.first(), batch.entries.last()) {
-            Self::drop_entries(&mut writes, tail.index + 1, end);
-            for entry in &batch.entries {
-                writes.insert(entry_key(entry.index).as_slice(), codec::encode(entry)?);
-            }
-            first = first.min(head.index);
-            end = tail.index + 1;
+        self.records.append(&batch.entries, &mut writes)?;
+        if let Some(last) = batch.entries.last() {
+            self.last = last.index;
         }
         if let Some(hard_state) = &batch.hard_state {
             writes.insert(HARD_STATE, codec::encode(hard_state)?);
         }
         self.write(writes)?;
-        (self.first, self.end) = (first, end);
-        match pointer {
-            Some((pointer, index)) => self.settle(&pointer, index),
+        match &batch.snapshot {
+            Some(snapshot) => self.settle(snapshot.get_metadata().index),
             None => Ok(()),
         }
     }
 
-    fn save_snapshot(&mut self, snapshot: &OwnSnapshot) -> Result<(), Error> {
-        let pointer = self.write_pieces(&snapshot.0)?;
-        let mut batch = sled::Batch::default();
-        batch.insert(SNAPSHOT, pointer.encode_to_vec());
-        self.write(batch)?;
-        self.settle(&pointer, snapshot.0.get_metadata().index)
+    fn snapshot_writer(&self) -> Arc<dyn SnapshotWriter> {
+        Arc::new(self.snapshots.clone())
     }
 
-    fn compact(&mut self, index: u64) -> Result<(), Error> {
-        let first = index.min(self.snapshot_index).min(self.end - 1) + 1;
-        if first <= self.first {
-            return Ok(());
-        }
+    fn save_snapshot(&mut self, snapshot: &WrittenSnapshot) -> Result<(), Error> {
         let mut batch = sled::Batch::default();
-        Self::drop_entries(&mut batch, self.first, first);
+        batch.insert(SNAPSHOT, &snapshot.index.to_be_bytes());
         self.write(batch)?;
-        self.first = first;
-        Ok(())
+        self.settle(snapshot.index)
+    }
+
+    fn compact(&mut self, index: u64) -> Result<bool, Error> {
+        let mut batch = sled::Batch::default();
+        let index = index.min(self.snapshot_index);
+        let done = self.records.drop_up_to(index, &mut batch);
+        // The next append syncs it.
+        self.log.apply_batch(batch).map_err(Error::log("write"))?;
+        Ok(done)
     }
 }
 
@@ -338,17 +229,4 @@ fn open_db(dir: &Path) -> Result<sled::Db, Error> {
             Err(error) => return Err(Error::log("open")(error)),
         }
     }
-}
-
-fn entry_key(index: u64) -> [u8; 9] {
-    let mut key = [ENTRY; 9];
-    key[1..].copy_from_slice(&index.to_be_bytes());
-    key
-}
-
-fn piece_key(generation: u64, piece: u32) -> [u8; 12] {
-    let mut key = [0; 12];
-    key[..8].copy_from_slice(&generation.to_be_bytes());
-    key[8..].copy_from_slice(&piece.to_be_bytes());
-    key
 }

@@ -1,15 +1,16 @@
 //! When a snapshot is taken, and what becomes of it.
 //!
-//! The tables of a store snapshot cost nothing to take; turning them into bytes happens beside the
-//! loop. The log before a snapshot is then dropped, but for what slow followers may still need.
+//! The tables of a store snapshot cost nothing to take; turning them into bytes and writing those
+//! happens beside the loop and the log. The log before a snapshot is then dropped, but for what slow
+//! followers may still need.
 
-use std::future::pending;
+use std::{future::pending, sync::Arc};
 
 use skep_proto::v1;
 use tokio::task::JoinHandle;
 
 use super::Node;
-use crate::{Error, OwnSnapshot, disk::Job};
+use crate::{Error, OwnSnapshot, SnapshotWriter, WrittenSnapshot, disk::Job};
 
 /// Entries between snapshots, if the cluster object does not say.
 const DEFAULT_INTERVAL: u64 = 10_000;
@@ -19,8 +20,12 @@ const DEFAULT_KEPT: u64 = 500;
 /// The newest snapshot, and the one being taken.
 pub(super) struct Snapshots {
     newest: u64,
-    taking: Option<JoinHandle<OwnSnapshot>>,
+    writer: Arc<dyn SnapshotWriter>,
+    taking: Option<JoinHandle<Result<Taken, Error>>>,
 }
+
+/// A snapshot that was just taken: for peers, and for the log.
+pub(super) type Taken = (OwnSnapshot, WrittenSnapshot);
 
 impl Drop for Snapshots {
     fn drop(&mut self) {
@@ -32,9 +37,10 @@ impl Drop for Snapshots {
 
 impl Snapshots {
     /// `newest` is the index of the newest snapshot.
-    pub(super) fn new(newest: u64) -> Self {
+    pub(super) fn new(newest: u64, writer: Arc<dyn SnapshotWriter>) -> Self {
         Self {
             newest,
+            writer,
             taking: None,
         }
     }
@@ -45,13 +51,22 @@ impl Snapshots {
     }
 
     /// Waits for the snapshot that is being taken, for ever if there is none.
-    pub(super) async fn taken(&mut self) -> Result<OwnSnapshot, Error> {
+    pub(super) async fn taken(&mut self) -> Result<Taken, Error> {
         let Some(taking) = &mut self.taking else {
             return pending().await;
         };
         let taken = taking.await;
         self.taking = None;
-        taken.map_err(|error| Error::Thread(error.to_string()))
+        taken.map_err(|error| Error::Thread(error.to_string()))?
+    }
+
+    /// Waits until nothing is being written any more.
+    pub(super) async fn close(mut self) {
+        if let Some(taking) = self.taking.take() {
+            taking.abort();
+            // What comes of it does not matter: it does not count.
+            let _ = taking.await;
+        }
     }
 }
 
@@ -75,14 +90,19 @@ impl Node {
         if header.index() != store.index() {
             return;
         }
-        let take = move || header.with_store(store.to_wire());
+        let writer = self.snapshots.writer.clone();
+        let take = move || {
+            let snapshot = header.with_store(store.to_wire());
+            let written = writer.write(&snapshot)?;
+            Ok((snapshot, written))
+        };
         self.snapshots.taking = Some(tokio::task::spawn_blocking(take));
     }
 
-    pub(super) fn snapshot_taken(&mut self, snapshot: OwnSnapshot) {
+    pub(super) fn snapshot_taken(&mut self, (own, snapshot): Taken) {
         let index = snapshot.index();
         if self.replica.wants_snapshot() {
-            self.replica.offer(snapshot.clone());
+            self.replica.offer(own);
         }
         // One of the leader may have come in between.
         if index <= self.snapshots.newest {

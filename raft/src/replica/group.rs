@@ -350,3 +350,9 @@ fn own_snapshot(member: &Member) -> crate::OwnSnapshot {
     let header = member.replica.as_ref().unwrap().snapshot_header().unwrap();
     header.with_store(store)
 }
+
+fn save_own_snapshot(member: &mut Member) {
+    let snapshot = own_snapshot(member);
+    let written = member.log.snapshot_writer().write(&snapshot).unwrap();
+    member.log.save_snapshot(&written).unwrap();
+}

@@ -3,7 +3,10 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,8 +19,8 @@ use skep_proto::{
     },
 };
 use skep_raft::{
-    Batch, Config, Error, Loaded, LocalMember, LogStore, MemoryLog, OwnSnapshot, Raft, RaftService,
-    SledLog, Status, request_join,
+    Batch, Config, Error, Loaded, LocalMember, LogStore, MemoryLog, Raft, RaftService, SledLog,
+    SnapshotWriter, Status, WrittenSnapshot, request_join,
 };
 use skep_security::{Credentials, Identity, Role, RootCa, Tls, authorize, tls_incoming};
 use skep_store::{Store, Tx};
@@ -379,11 +382,15 @@ impl LogStore for FailingLog {
         self.0.append(batch)
     }
 
-    fn save_snapshot(&mut self, snapshot: &OwnSnapshot) -> Result<(), Error> {
+    fn snapshot_writer(&self) -> Arc<dyn SnapshotWriter> {
+        self.0.snapshot_writer()
+    }
+
+    fn save_snapshot(&mut self, snapshot: &WrittenSnapshot) -> Result<(), Error> {
         self.0.save_snapshot(snapshot)
     }
 
-    fn compact(&mut self, index: u64) -> Result<(), Error> {
+    fn compact(&mut self, index: u64) -> Result<bool, Error> {
         self.0.compact(index)
     }
 }

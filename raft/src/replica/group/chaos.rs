@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rand::Rng;
 
-use super::{Group, own_snapshot};
+use super::{Group, save_own_snapshot};
 use crate::log::LogStore;
 
 /// Loss, delay, reordering, crashes that lose unwritten entries, elections and snapshots: whatever
@@ -39,8 +39,7 @@ fn chaos(seed: u64) -> u64 {
                     && member.unwritten.is_empty()
                 {
                     let index = replica.applied();
-                    let snapshot = own_snapshot(member);
-                    member.log.save_snapshot(&snapshot).unwrap();
+                    save_own_snapshot(member);
                     let compact = index.saturating_sub(5);
                     member.log.compact(compact).unwrap();
                     group.replica(id).compact(compact);

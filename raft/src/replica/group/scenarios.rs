@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Group, own_snapshot};
+use super::{Group, save_own_snapshot};
 use crate::{
     Error, Loaded, ReplicaConfig,
     codec::{Incoming, Message, MessageType},
@@ -134,8 +134,7 @@ fn a_member_that_is_far_behind_gets_a_snapshot() {
     }
     for id in (1..=3).filter(|id| *id != slow) {
         let member = group.members.get_mut(&id).unwrap();
-        let snapshot = own_snapshot(member);
-        member.log.save_snapshot(&snapshot).unwrap();
+        save_own_snapshot(member);
         let index = member.replica.as_ref().unwrap().applied();
         member.log.compact(index).unwrap();
         member.replica.as_mut().unwrap().compact(index);
