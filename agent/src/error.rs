@@ -25,7 +25,7 @@ pub enum Error {
         source: skep_security::Error,
     },
     /// A call was answered with an error.
-    #[error("{call}: {status}")]
+    #[error("{call}: {} ({:?})", .status.message(), .status.code())]
     Call {
         /// The RPC.
         call: &'static str,

@@ -2,8 +2,8 @@
 //!
 //! Nodes register here, give signs of life, are told what to run and report what became of it. All
 //! of it goes through the store: an assignment is a task that was committed, a report is answered
-//! when it is committed, and heartbeats touch nothing but memory. Who is alive ([`registry`]) and
-//! what a node has been told ([`assignments`]) are pure; the rest is the I/O around them.
+//! when it is committed, and heartbeats touch nothing but memory. Who is alive (`registry`) and
+//! what a node has been told (`assignments`) are pure; the rest is the I/O around them.
 //!
 //! No task is spawned: [`Dispatcher::run`] does the writing, and the streams are driven by whoever
 //! reads them. Deliberately not here: what becomes of the tasks of nodes that stay away, and

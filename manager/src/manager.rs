@@ -132,7 +132,10 @@ impl Manager {
         let mut tasks = JoinSet::new();
         let status = raft.status();
         let (members, follow) = follow_members(status.clone());
-        tasks.spawn(follow);
+        let following = cancel.clone();
+        tasks.spawn(async move {
+            following.run_until_cancelled(follow).await;
+        });
         let dispatcher = Dispatcher::new(store.clone(), members.clone(), identity.node_id.clone());
         let routes = {
             let ca = Ca::new(store.clone(), tls.clone());

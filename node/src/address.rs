@@ -1,6 +1,6 @@
 //! Addresses: where a manager listens and where it says that it does.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// The `host:port` that a manager tells others.
 ///
@@ -12,22 +12,7 @@ pub fn advertised(
     peer: Option<&str>,
 ) -> Result<String, String> {
     if let Some(given) = given {
-        if given.is_empty() {
-            return Err("--advertise-addr must not be empty".to_owned());
-        }
-        // A bare IPv6 address has colons but no port.
-        if let Ok(ip) = given.parse::<IpAddr>() {
-            return Ok(SocketAddr::new(ip, listening.port()).to_string());
-        }
-        return match given.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-                Ok(given.to_owned())
-            }
-            Some(_) => Err(format!(
-                "--advertise-addr {given:?} must be HOST or HOST:PORT"
-            )),
-            None => Ok(format!("{given}:{}", listening.port())),
-        };
+        return with_port(given, listening.port());
     }
     if !listening.ip().is_unspecified() {
         return Ok(listening.to_string());
@@ -37,6 +22,51 @@ pub fn advertised(
          --advertise-addr",
     )?;
     Ok(SocketAddr::new(ip, listening.port()).to_string())
+}
+
+/// Whether `given` can be advertised, before it is known on which port.
+pub fn check(given: &str) -> Result<(), String> {
+    with_port(given, 0).map(drop)
+}
+
+/// `given` with `port`, unless it has one.
+fn with_port(given: &str, port: u16) -> Result<String, String> {
+    // A bare IPv6 address has colons but no port.
+    if let Ok(ip) = given.parse::<IpAddr>() {
+        return match ip.is_unspecified() {
+            true => Err(unusable(given)),
+            false => Ok(SocketAddr::new(ip, port).to_string()),
+        };
+    }
+    let (host, with_port) = match given.rsplit_once(':') {
+        Some((host, port)) => {
+            let valid = port.parse::<u16>().is_ok_and(|port| port != 0);
+            (host, valid.then(|| given.to_owned()))
+        }
+        None => (given, Some(format!("{given}:{port}"))),
+    };
+    // An IPv6 address has to be in brackets if a port follows.
+    let ip = host.strip_prefix('[').and_then(|ip| ip.strip_suffix(']'));
+    let is_host = match (ip, host.parse::<IpAddr>()) {
+        (Some(ip), _) => ip.parse::<Ipv6Addr>().is_ok_and(|ip| !ip.is_unspecified()),
+        (None, Ok(ip)) => ip.is_ipv4() && !ip.is_unspecified(),
+        (None, Err(_)) => is_name(host),
+    };
+    with_port.filter(|_| is_host).ok_or_else(|| unusable(given))
+}
+
+fn is_name(host: &str) -> bool {
+    !host.is_empty()
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+}
+
+fn unusable(given: &str) -> String {
+    format!(
+        "--advertise-addr {given:?} is no address that others can reach; give HOST or HOST:PORT, such \
+         as 10.0.0.1:4242"
+    )
 }
 
 /// The IP that packets to `peer`, or to the internet, would leave from. Nothing is sent.
@@ -62,15 +92,29 @@ mod tests {
         check(Some("10.0.0.1"), "0.0.0.0:4242", "10.0.0.1:4242");
         check(Some("host.example"), "0.0.0.0:4242", "host.example:4242");
         check(Some("fd00::1"), "0.0.0.0:4242", "[fd00::1]:4242");
+        check(Some("[fd00::1]:7"), "0.0.0.0:4242", "[fd00::1]:7");
         check(None, "127.0.0.1:4242", "127.0.0.1:4242");
     }
 
     #[test]
     fn nonsense_is_refused() {
         let listening = "0.0.0.0:1".parse().unwrap();
-        assert!(advertised(Some(""), listening, None).is_err());
-        assert!(advertised(Some("host:port"), listening, None).is_err());
-        assert!(advertised(Some(":1"), listening, None).is_err());
+        for given in [
+            "",
+            "host:port",
+            ":1",
+            "host:0",
+            "a b",
+            "http://h",
+            "0.0.0.0",
+            "0.0.0.0:1",
+            "[::]:1",
+            "fd00::1:x",
+            "[h]:1",
+        ] {
+            assert!(advertised(Some(given), listening, None).is_err(), "{given}");
+            assert!(super::check(given).is_err(), "{given}");
+        }
     }
 
     #[test]

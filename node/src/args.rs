@@ -169,7 +169,8 @@ pub struct Dev {
     /// temporary one].
     #[arg(short = 'd', long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Exit as soon as the service runs.
+    /// End the cluster as soon as its service runs (with --bare, as its nodes are ready), and exit
+    /// with 0 if it does.
     #[arg(long)]
     pub once: bool,
     /// Deploy nothing, and let managers take no tasks.

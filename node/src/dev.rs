@@ -24,15 +24,18 @@ use swarmctl::{
     spec::{NewService, Settings},
 };
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::{Instant, sleep, timeout_at},
 };
 
 use self::{
     layout::{Layout, Member},
-    process::Process,
+    process::{Ended, Process, quoted},
 };
-use crate::args::{Dev, Log};
+use crate::{
+    args::{Dev, Log},
+    state_dir::StateDir,
+};
 
 /// How long the cluster and its service may take to come up.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -44,6 +47,8 @@ const SERVICE: &str = "demo";
 
 /// Starts the cluster, shows it, and ends it on Ctrl-C.
 pub async fn run(args: Dev, log: &Log) -> anyhow::Result<()> {
+    // First of all: nothing is left behind whenever it is told to end.
+    let mut asked = Asked::new()?;
     let temporary = match &args.state_dir {
         Some(_) => None,
         None => Some(tempfile::Builder::new().prefix("skep-dev-").tempdir()?),
@@ -53,12 +58,9 @@ pub async fn run(args: Dev, log: &Log) -> anyhow::Result<()> {
         (None, Some(dir)) => dir.path().to_owned(),
         (None, None) => bail!("no directory to work in"),
     };
+    // Another one on the same directory would end the nodes of this one.
+    let _lock = StateDir::open(&dir)?;
     let layout = Layout::open(&dir, args.managers, args.workers)?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut asked = std::pin::pin!(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    });
     let mut cluster = Running {
         args: &args,
         log,
@@ -67,11 +69,45 @@ pub async fn run(args: Dev, log: &Log) -> anyhow::Result<()> {
     };
     let result = tokio::select! {
         result = Box::pin(cluster.run()) => result,
-        () = &mut asked => Ok(()),
+        () = asked.next() => Ok(()),
     };
-    say(format_args!("stopping the cluster"))?;
-    cluster.stop().await;
+    say(format_args!("stopping the cluster"));
+    let stopped = tokio::select! {
+        () = cluster.stop() => true,
+        () = asked.next() => false,
+    };
+    if !stopped {
+        say(format_args!("killing the cluster"));
+        cluster.kill().await;
+    }
     result
+}
+
+/// The signals that ask for the end: Ctrl-C, SIGTERM, and the terminal that closes.
+struct Asked {
+    signals: [Signal; 3],
+}
+
+impl Asked {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            signals: [
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::hangup())?,
+            ],
+        })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.signals;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }
 
 /// The cluster's processes, as far as they were started.
@@ -90,7 +126,8 @@ impl Running<'_> {
         if !self.args.bare {
             Box::pin(self.deploy(deadline)).await?;
         }
-        self.show(&cluster)?;
+        // Also if nobody reads it.
+        let _ = self.show(&cluster);
         if self.args.once {
             return Ok(());
         }
@@ -127,8 +164,8 @@ impl Running<'_> {
             };
             self.spawn(member, Some(token))?;
             // Managers come in one after another: each changes who has a vote.
-            if let Some(socket) = member.socket() {
-                self.wait(member.name(), deadline, first_cluster(socket))
+            if member.is_manager() {
+                self.wait(member.name(), deadline, first_cluster(member.socket()))
                     .await?;
             }
         }
@@ -136,9 +173,10 @@ impl Running<'_> {
         self.wait("all nodes", deadline, all_ready(self.layout.first(), count))
             .await?;
         say(format_args!(
-            "{} managers and {} workers are ready",
-            self.args.managers, self.args.workers
-        ))?;
+            "{} and {} are ready",
+            counted(self.args.managers, "manager"),
+            counted(self.args.workers, "worker")
+        ));
         Ok(cluster)
     }
 
@@ -161,7 +199,7 @@ impl Running<'_> {
             done = timeout_at(deadline, condition) => {
                 done.with_context(|| format!("{what} did not come up within {DEADLINE:?}"))
             }
-            ended = ended => bail!(ended),
+            ended = ended => bail!(ended.what),
         }
     }
 
@@ -222,13 +260,11 @@ impl Running<'_> {
     fn show(&self, cluster: &Cluster) -> io::Result<()> {
         let tokens = cluster.root_ca().join_tokens();
         let swarmctl = swarmctl_command();
-        let socket = self.layout.first().display();
+        let socket = quoted(&self.layout.first().display().to_string());
         let mut out = io::stdout().lock();
         writeln!(out, "\nControl sockets")?;
-        for member in self.layout.members() {
-            if let Some(socket) = member.socket() {
-                writeln!(out, "  {}  {}", member.name(), socket.display())?;
-            }
+        for member in self.layout.members().filter(|member| member.is_manager()) {
+            writeln!(out, "  {}  {}", member.name(), member.socket().display())?;
         }
         writeln!(out, "\nJoin {} with", self.layout.first_addr())?;
         writeln!(out, "  worker   {}", tokens.worker)?;
@@ -261,11 +297,12 @@ impl Running<'_> {
                 std::future::pending::<()>().await;
             }
             let ended = join_any(&mut self.processes).await;
-            say(format_args!("{ended}"))?;
+            let Ended { what, command } = ended;
+            say(format_args!("{what}\n  start it again with: {command}"));
         }
     }
 
-    async fn stop(mut self) {
+    async fn stop(&mut self) {
         // Workers first: they still have someone to tell how their tasks ended.
         let (managers, workers): (Vec<_>, Vec<_>) = self
             .processes
@@ -274,10 +311,14 @@ impl Running<'_> {
         join_all(workers.into_iter().map(Process::stop)).await;
         join_all(managers.into_iter().map(Process::stop)).await;
     }
+
+    async fn kill(&mut self) {
+        join_all(self.processes.iter_mut().map(Process::kill)).await;
+    }
 }
 
-/// The next process that ends, in words.
-async fn join_any(processes: &mut [Process]) -> String {
+/// The next process that ends.
+async fn join_any(processes: &mut [Process]) -> Ended {
     let running: Vec<_> = processes
         .iter_mut()
         .filter(|process| !process.has_ended())
@@ -337,7 +378,7 @@ fn swarmctl_command() -> String {
         .ok()
         .map(|exe| exe.with_file_name("swarmctl"));
     match beside.filter(|path| path.exists()) {
-        Some(path) => shown(path),
+        Some(path) => quoted(&shown(path)),
         None => "cargo run -q --release --bin swarmctl --".to_owned(),
     }
 }
@@ -350,6 +391,13 @@ fn shown(path: PathBuf) -> String {
     relative.unwrap_or(path).display().to_string()
 }
 
-fn say(text: std::fmt::Arguments<'_>) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{text}")
+/// `1 manager`, `3 managers`.
+fn counted(count: u16, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Tells the user. The cluster goes on if nobody listens any more (`swarmd dev | head`), and is ended
+/// in order.
+fn say(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
 }

@@ -29,8 +29,19 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            eprintln!("swarmd: {err:#}");
+            eprintln!("swarmd: {}", told(&err));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes on one line, without causes that it has told already.
+fn told(err: &anyhow::Error) -> String {
+    let mut text = err.to_string();
+    for cause in err.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }

@@ -101,8 +101,14 @@ impl Node {
     /// may still be on the way ([`Agent::ready`]).
     pub async fn start(config: Config) -> Result<Self, Error> {
         let state_dir = StateDir::open(&config.state_dir)?;
-        let doors = Doors::open(&config).await;
-        let member = match Credentials::load(&state_dir.certificates())? {
+        let credentials = Credentials::load(&state_dir.certificates())?;
+        let founds = credentials.is_none() && config.join.is_none();
+        let doors = match Doors::open(&config).await {
+            // Only who joins may turn out to be a worker, which does without.
+            Err(err) if founds => return Err(err),
+            doors => doors,
+        };
+        let member = match credentials {
             Some(credentials) => resume(&config, &state_dir, credentials)?,
             None => match &config.join {
                 Some(how) => enter(&config, &state_dir, how).await?,

@@ -10,8 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
 use crate::{
-    Config, Join, Node,
+    Config, Join, Node, address,
     args::{self, Run},
+    control_socket,
 };
 
 /// Past this, stopping is given up: nothing in it takes longer unless something is stuck.
@@ -28,10 +29,19 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
     let mut asked = std::pin::pin!(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     });
+    let socket = args.listen_control_api.clone();
+    let config = config(args)?;
     let started = tokio::select! {
-        started = Box::pin(Node::start(config(args))) => started,
-        () = &mut asked => return Ok(()),
+        started = Box::pin(Node::start(config)) => started,
+        () = &mut asked => {
+            control_socket::remove(&socket);
+            return Ok(());
+        }
     };
+    // A worker has no control socket, and a node that did not start has none any more.
+    if !started.as_ref().is_ok_and(|node| node.manager().is_some()) {
+        control_socket::remove(&socket);
+    }
     let mut node = started?;
     let reason = tokio::select! {
         () = &mut asked => None,
@@ -44,24 +54,31 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
     {
         bail!("stopping took longer than {STOP_DEADLINE:?}; given up");
     }
+    control_socket::remove(&socket);
     match reason {
         Some(reason) => bail!(reason),
         None => Ok(()),
     }
 }
 
-fn config(args: Run) -> Config {
+fn config(args: Run) -> anyhow::Result<Config> {
+    // Before anything is asked of a cluster.
+    if let Some(addr) = &args.advertise_addr {
+        address::check(addr).map_err(anyhow::Error::msg)?;
+    }
     let hostname = args.hostname.unwrap_or_else(|| {
         rustix::system::uname()
             .nodename()
             .to_string_lossy()
             .into_owned()
     });
-    Config {
+    Ok(Config {
         state_dir: args.state_dir,
+        // A file of settings may have both as empty values.
         join: args
             .join_addr
             .zip(args.join_token)
+            .filter(|(addr, token)| !(addr.is_empty() && token.is_empty()))
             .map(|(addr, token)| Join { addr, token }),
         listen_remote_api: args.listen_remote_api,
         advertise_addr: args.advertise_addr,
@@ -80,5 +97,5 @@ fn config(args: Run) -> Config {
             args::OnStop::Stop => OnStop::Stop,
         },
         dialer: Arc::new(TcpDial),
-    }
+    })
 }

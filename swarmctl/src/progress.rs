@@ -54,7 +54,7 @@ pub enum ProgressError {
     #[error("service rolled back: {0}")]
     RolledBack(String),
     /// Tasks failed and will not be started again.
-    #[error("{count} tasks failed and will not be started again: {first}")]
+    #[error("{count} task{} failed and will not be started again: {first}", if *.count == 1 { "" } else { "s" })]
     GaveUp {
         /// How many tasks are missing because of it.
         count: usize,

@@ -10,6 +10,11 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::control_socket::MAX_PATH_BYTES;
+
+/// Name of a node's control socket in its directory.
+const SOCKET: &str = "swarmd.sock";
+
 /// All nodes of the cluster.
 #[derive(Debug)]
 pub struct Layout {
@@ -22,8 +27,10 @@ pub struct Layout {
 pub struct Member {
     name: String,
     dir: PathBuf,
-    /// What a manager listens on, and its socket.
-    manager: Option<(u16, PathBuf)>,
+    /// The port that a manager listens on.
+    port: Option<u16>,
+    /// The control socket of a manager.
+    socket: PathBuf,
 }
 
 /// What must not change between starts: other managers know each other by these.
@@ -42,6 +49,14 @@ impl Layout {
             )
         })?;
         let dir = dir.canonicalize()?;
+        let longest = dir.join(format!("manager-{managers}")).join(SOCKET);
+        if longest.as_os_str().len() > MAX_PATH_BYTES {
+            bail!(
+                "{} is too long for the control sockets in it, whose paths may have {MAX_PATH_BYTES} \
+                 bytes; choose a shorter one with --state-dir",
+                dir.display()
+            );
+        }
         let file = dir.join("dev.json");
         let mut ports: Ports = match fs::read(&file) {
             Ok(text) => serde_json::from_slice(&text)
@@ -64,8 +79,13 @@ impl Layout {
             .with_context(|| format!("writing {}", file.display()))?;
         let member = |name: String, port: Option<u16>| {
             let dir = dir.join(&name);
-            let manager = port.map(|port| (port, dir.join("swarmd.sock")));
-            Member { name, dir, manager }
+            let socket = dir.join(SOCKET);
+            Member {
+                name,
+                dir,
+                port,
+                socket,
+            }
         };
         Ok(Self {
             managers: (1..)
@@ -85,7 +105,7 @@ impl Layout {
 
     /// Control socket of the first manager. There is at least one.
     pub fn first(&self) -> &Path {
-        self.managers[0].socket().unwrap_or(Path::new(""))
+        self.managers[0].socket()
     }
 
     /// Where the first manager is joined.
@@ -107,19 +127,17 @@ impl Member {
 
     /// Whether it is to be a manager.
     pub fn is_manager(&self) -> bool {
-        self.manager.is_some()
+        self.port.is_some()
     }
 
     /// Where a manager listens.
     pub fn listen(&self) -> Option<String> {
-        self.manager
-            .as_ref()
-            .map(|(port, _)| format!("127.0.0.1:{port}"))
+        self.port.map(|port| format!("127.0.0.1:{port}"))
     }
 
-    /// A manager's control socket.
-    pub fn socket(&self) -> Option<&Path> {
-        self.manager.as_ref().map(|(_, socket)| socket.as_path())
+    /// Its control socket, should it be a manager.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Whether it has been in a cluster before.
@@ -157,5 +175,8 @@ mod tests {
         assert_eq!(more.first_addr(), addr);
         let fewer = Layout::open(dir.path(), 1, 0).unwrap_err().to_string();
         assert!(fewer.contains("--managers 5"), "{fewer}");
+        let long = dir.path().join("x".repeat(90));
+        let long = Layout::open(&long, 1, 0).unwrap_err().to_string();
+        assert!(long.contains("--state-dir"), "{long}");
     }
 }

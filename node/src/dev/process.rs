@@ -25,6 +25,26 @@ use crate::{
 /// How long a node may take to stop its tasks and itself before it is killed.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// Settings of a node by the environment. Those of the user's shell are for other nodes.
+const SETTINGS: [&str; 8] = [
+    "SWARM_STATE_DIR",
+    "SWARM_JOIN_ADDR",
+    "SWARM_JOIN_TOKEN",
+    "SWARM_LISTEN_REMOTE_API",
+    "SWARM_ADVERTISE_ADDR",
+    "SWARM_SOCKET",
+    "SWARM_HOSTNAME",
+    "SWARM_EXECUTOR",
+];
+
+/// How a node ended.
+pub struct Ended {
+    /// Which one, how, and why.
+    pub what: String,
+    /// What starts it again.
+    pub command: String,
+}
+
 /// A started node.
 pub struct Process {
     name: String,
@@ -53,14 +73,22 @@ impl Process {
         let mut add = |name: &str, value: &str| args.extend([name.to_owned(), value.to_owned()]);
         add("--hostname", member.name());
         add("--on-stop", "stop");
-        if let (Some(listen), Some(socket)) = (member.listen(), member.socket()) {
-            add("--listen-remote-api", &listen);
-            add("--listen-control-api", &path(socket));
-            if bare {
-                add("--availability", "drain");
-            }
+        // A worker has no use for them, but tries the places that it is to have as a manager.
+        let any_port = || "127.0.0.1:0".to_owned();
+        add(
+            "--listen-remote-api",
+            &member.listen().unwrap_or_else(any_port),
+        );
+        add("--listen-control-api", &path(member.socket()));
+        if bare && member.is_manager() {
+            add("--availability", "drain");
         }
-        let command = format!("{} {}", program.display(), args.join(" "));
+        let command = [path(&program)]
+            .iter()
+            .chain(&args)
+            .map(|word| quoted(word))
+            .collect::<Vec<_>>()
+            .join(" ");
         let log_path = member.dir().join("swarmd.log");
         let output = File::options()
             .append(true)
@@ -69,6 +97,9 @@ impl Process {
             .with_context(|| format!("opening {}", log_path.display()))?;
         let mut child = Command::new(program);
         child.args(&args).arg("--exit-with-parent");
+        for setting in SETTINGS {
+            child.env_remove(setting);
+        }
         if let Some((addr, token)) = join {
             // Not on the command line, which everyone on the machine can read.
             child
@@ -111,12 +142,19 @@ impl Process {
         self.status.is_some()
     }
 
-    /// Waits for its end and tells of it: how, why, and how to start it again.
-    pub async fn ended(&mut self) -> String {
-        let status = match self.child.wait().await {
-            Ok(status) => status,
-            Err(err) => return format!("{} cannot be watched: {err}", self.name),
+    /// Waits for its end and tells of it.
+    pub async fn ended(&mut self) -> Ended {
+        let what = match self.child.wait().await {
+            Ok(status) => self.told(status),
+            Err(err) => format!("{} cannot be watched: {err}", self.name),
         };
+        Ended {
+            what,
+            command: self.command.clone(),
+        }
+    }
+
+    fn told(&mut self, status: ExitStatus) -> String {
         self.status = Some(status);
         let reason = last_line(&self.log)
             .map(|line| format!(": {line}"))
@@ -126,19 +164,12 @@ impl Process {
         } else {
             String::new()
         };
-        format!(
-            "{} ended ({status}){reason}\n  start it again with: {}",
-            self.name, self.command
-        )
+        format!("{} ended ({status}){reason}", self.name)
     }
 
     /// Stops it, also if someone has started it again since, and what it has left running.
     pub async fn stop(&mut self) {
-        let started = self.child.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(pid) = started
-            .or_else(|| state_dir::owner(&self.dir))
-            .and_then(Pid::from_raw)
-        {
+        if let Some(pid) = self.pid() {
             // It may be gone already.
             let _ = kill_process(pid, Signal::TERM);
             if timeout(GRACE, self.gone(pid)).await.is_err() {
@@ -146,6 +177,27 @@ impl Process {
                 let _ = timeout(GRACE, self.gone(pid)).await;
             }
         }
+        self.end_tasks();
+    }
+
+    /// Kills it, also if someone has started it again since, and what it has left running.
+    pub async fn kill(&mut self) {
+        if let Some(pid) = self.pid() {
+            let _ = kill_process(pid, Signal::KILL);
+            let _ = timeout(GRACE, self.gone(pid)).await;
+        }
+        self.end_tasks();
+    }
+
+    /// The process that runs the node now.
+    fn pid(&self) -> Option<Pid> {
+        let started = self.child.id().and_then(|id| i32::try_from(id).ok());
+        started
+            .or_else(|| state_dir::owner(&self.dir))
+            .and_then(Pid::from_raw)
+    }
+
+    fn end_tasks(&self) {
         if let Err(err) = end_leftovers(&self.dir) {
             tracing::error!(%err, "tasks of {} may be left", self.name);
         }
@@ -166,6 +218,16 @@ impl Process {
     }
 }
 
+/// `word` as a shell reads it.
+pub fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// The last line of a log, without its colours. It says why a daemon ended.
 fn last_line(path: &Path) -> Option<String> {
     const TAIL: u64 = 4096;
@@ -180,4 +242,16 @@ fn last_line(path: &Path) -> Option<String> {
         .rev()
         .find(|line| !line.trim().is_empty())
         .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_split_them() {
+        assert_eq!(quoted("/a/b-c_1:2"), "/a/b-c_1:2");
+        assert_eq!(quoted("/my cluster/it's"), r"'/my cluster/it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
 }

@@ -5,7 +5,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Stdio,
-    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -21,8 +20,7 @@ use tokio::{
     sync::watch,
 };
 
-/// How long anything may take before a test gives up. Generous: it is no measure of speed.
-const PATIENCE: Duration = Duration::from_secs(90);
+use crate::wait::{PATIENCE, eventually};
 
 /// Marks the processes of one test's services, so that they can be found.
 const MARK: &str = "SKEP_DEV_TEST";
@@ -293,17 +291,6 @@ fn pid(task: &Task) -> Option<i32> {
 
 fn is_alive(pid: i32) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok())
-}
-
-async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(start.elapsed() < PATIENCE, "no {what} within {PATIENCE:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// Processes that belong to the cluster in `dir`: its daemons by their command line, and its tasks by

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
 
 mod cluster;
+mod wait;
 
 use std::time::Duration;
 

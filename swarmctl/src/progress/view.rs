@@ -89,6 +89,7 @@ impl Verify {
     /// The line below the tasks; `left` is not in it, so it changes only when the meaning does.
     pub(crate) fn line(&self) -> String {
         match self {
+            Self::OldTasks(1) => "verify: Waiting for 1 old task to stop...".to_owned(),
             Self::OldTasks(count) => format!("verify: Waiting for {count} old tasks to stop..."),
             Self::Stable { period, .. } => waiting(*period),
             Self::Update => "verify: Waiting for the update to complete...".to_owned(),

@@ -148,20 +148,42 @@ pub(crate) fn resources(section: &mut Fields, resources: &Resources) {
     }
 }
 
-/// `bytes` in the largest unit of which it is a whole number.
+/// `bytes` in the largest unit of which it is a whole number; rounded where that number is too long
+/// to read, as what a machine has is.
 fn bytes(bytes: i64) -> String {
-    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let unit = units.iter().find(|(shift, _)| bytes % (1 << shift) == 0);
-    unit.map_or_else(
-        || format!("{bytes} B"),
-        |(shift, name)| format!("{} {name}", bytes >> shift),
-    )
+    const READABLE: i64 = 10_000;
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB"), (0, "B")];
+    let whole = units
+        .iter()
+        .find(|(shift, _)| bytes % (1_i64 << shift) == 0)
+        .filter(|(shift, _)| bytes >> shift < READABLE);
+    if let Some((shift, name)) = whole {
+        return format!("{} {name}", bytes >> shift);
+    }
+    let (shift, name) = units
+        .into_iter()
+        .find(|(shift, _)| bytes >> shift > 0)
+        .unwrap_or((0, "B"));
+    format!("{:.1} {name}", bytes as f64 / (1_i64 << shift) as f64)
 }
 
-/// A time span as it is written on the command line.
+/// A time span as it is written on the command line. Days are the largest unit: months and years
+/// have no fixed length.
 pub(crate) fn span(span: &skep_proto::Duration) -> String {
+    const DAY: u64 = 24 * 3600;
     let span = values::from_wire(span).unwrap_or(Duration::ZERO);
-    humantime::format_duration(span).to_string()
+    let (days, rest) = (
+        span.as_secs() / DAY,
+        Duration::new(span.as_secs() % DAY, span.subsec_nanos()),
+    );
+    let rest_text = || humantime::format_duration(rest).to_string();
+    match (days, rest.is_zero()) {
+        (0, _) => rest_text(),
+        (1, true) => "1 day".to_owned(),
+        (1, false) => format!("1day {}", rest_text()),
+        (_, true) => format!("{days} days"),
+        (_, false) => format!("{days}days {}", rest_text()),
+    }
 }
 
 #[cfg(test)]
@@ -173,5 +195,23 @@ mod tests {
         assert_eq!(bytes(64 << 20), "64 MiB");
         assert_eq!(bytes(3 << 29), "1536 MiB");
         assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(24_684_084 << 10), "23.5 GiB");
+    }
+
+    #[test]
+    fn spans_are_days_at_most_and_can_be_written_back() {
+        for (seconds, nanos, shown) in [
+            (5, 0, "5s"),
+            (0, 500_000_000, "500ms"),
+            (90 * 60, 0, "1h 30m"),
+            (24 * 3600, 0, "1 day"),
+            (90 * 24 * 3600, 0, "90 days"),
+            (400 * 24 * 3600 + 1, 0, "400days 1s"),
+        ] {
+            let text = span(&skep_proto::Duration { seconds, nanos });
+            assert_eq!(text, shown);
+            let back = values::duration(&text).unwrap();
+            assert_eq!(values::wire(back).seconds, seconds, "{text}");
+        }
     }
 }
