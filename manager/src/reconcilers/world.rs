@@ -4,7 +4,7 @@
 mod objects;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     pin::pin,
     sync::{
         Arc,
@@ -19,8 +19,8 @@ use skep_proto::v1::{
     node_status, service_spec::Mode, update_status::UpdateState,
 };
 use skep_store::{
-    AnyObject, By, Change, Entry, Error, Event, Object, Proposal, Propose, Route, Snapshot, Store,
-    Subscription, Tx,
+    AnyObject, By, Change, Error, Event, Object, Route, Snapshot, Store, Subscription, Tx,
+    testing::ManualLog,
 };
 
 use super::facts::{is_invalid, is_live, is_on_node, node_of, state};
@@ -38,17 +38,6 @@ pub(super) const SERVICE: &str = "service";
 /// Steps after which what is not still never will be.
 const STEPS: usize = 2000;
 
-/// Proposals that wait to be committed.
-#[derive(Default)]
-struct Log(std::sync::Mutex<VecDeque<Proposal>>);
-
-impl Propose for Log {
-    fn propose(&self, proposal: Proposal) -> Result<(), Error> {
-        self.0.lock().unwrap().push_back(proposal);
-        Ok(())
-    }
-}
-
 /// One reconciler and what its driver would keep.
 struct Seat {
     reconciler: Box<dyn Reconciler>,
@@ -58,7 +47,7 @@ struct Seat {
 
 pub(super) struct World {
     store: Store,
-    log: Arc<Log>,
+    log: ManualLog,
     index: u64,
     clock: Arc<AtomicU64>,
     seats: Vec<Seat>,
@@ -73,10 +62,10 @@ impl World {
     /// `nodes` ready nodes named `n0`, `n1`, ..., and a cluster object.
     pub fn new(nodes: usize) -> Self {
         let clock = Arc::new(AtomicU64::new(1_000_000_000_000));
-        let log = Arc::new(Log::default());
+        let log = ManualLog::default();
         let read = clock.clone();
         let store = Store::new(move || time_at(&read).into());
-        store.lead(1, log.clone());
+        store.lead(1, Arc::new(log.clone()));
         let (_, all) = store.watch([Route::All]);
         let mut world = Self {
             store,
@@ -145,13 +134,10 @@ impl World {
                 if let Poll::Ready(result) = update.as_mut().poll(&mut context) {
                     break result.unwrap();
                 }
-                let proposal = self.log.0.lock().unwrap().pop_front().unwrap();
+                let entries = self.log.take(self.index, 1);
+                assert!(!entries.is_empty(), "it waits for nothing");
                 self.index += 1;
-                let entry = Entry {
-                    index: self.index,
-                    data: proposal.data,
-                };
-                self.store.apply(&[entry]).unwrap();
+                self.store.apply(&entries).unwrap();
             }
         };
         while let Some(Event::Commits(commits)) = self.all.try_next() {
