@@ -5,6 +5,7 @@
 
 mod allocator;
 pub mod constraint;
+pub(crate) mod dirty;
 mod facts;
 mod reaper;
 mod replicated;

@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 use skep_proto::v1::{
-    GetTaskRequest, GetTaskResponse, ListTasksRequest, ListTasksResponse, RemoveTaskRequest,
+    GetTaskRequest, GetTaskResponse, ListTasksRequest, ListTasksResponse, Node, RemoveTaskRequest,
     RemoveTaskResponse, Service, Task, list_tasks_request::Filters,
 };
 use skep_store::{By, Snapshot};
 
 use super::{ApiError, Control, filter, require, service::runtime};
+use crate::reconcilers::dirty::is_dirty;
 
 pub(super) async fn get(
     control: &Control,
@@ -95,18 +96,14 @@ fn name(task: &Task) -> Cow<'_, str> {
     })
 }
 
-/// Whether the task is what its service now asks for.
+/// Whether the task is what its service now asks for, by the rule that decides on replacing it.
 fn is_up_to_date(snapshot: &Snapshot, task: &Task) -> bool {
-    let Some(service) = snapshot.get::<Service>(&task.service_id) else {
-        return false;
-    };
-    let asked = service.spec();
-    let endpoint = task
-        .endpoint
-        .as_ref()
-        .and_then(|endpoint| endpoint.spec.as_ref());
-    task.spec_version == service.spec_version
-        || (task.spec() == asked.task() && endpoint == asked.endpoint.as_ref())
+    snapshot
+        .get::<Service>(&task.service_id)
+        .is_some_and(|service| {
+            let node = snapshot.get::<Node>(&task.node_id);
+            !is_dirty(service, task, node.map(|node| &**node))
+        })
 }
 
 #[cfg(test)]

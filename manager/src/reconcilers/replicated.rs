@@ -2,7 +2,6 @@
 //! wanted, on nodes that are there.
 
 mod context;
-mod dirty;
 mod new_task;
 mod progress;
 mod restart;

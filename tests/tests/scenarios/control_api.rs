@@ -164,3 +164,37 @@ async fn r49_a_list_larger_than_4_mib_comes_through_a_follower() {
             .all(|config| config.spec().data.len() == 900_000)
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_that_an_update_leaves_alone_are_up_to_date() {
+    use skep_proto::v1::{ListTasksRequest, list_tasks_request::Filters};
+
+    let cluster = Cluster::start(1, 1).await;
+    let web = cluster.create("web", 2, &["sleep", "1000"]).await;
+    let before = cluster.running(&web.id, 2).await;
+    // Every node fits: nothing has to be replaced for this.
+    cluster
+        .update(&web.id, |spec| {
+            spec.task_mut()
+                .placement
+                .get_or_insert_default()
+                .constraints = vec!["node.platform.os==linux".to_owned()];
+        })
+        .await;
+    let filters = Filters {
+        service_ids: vec![web.id.clone()],
+        up_to_date: true,
+        ..Default::default()
+    };
+    let mut control = cluster.control().await;
+    let request = ListTasksRequest {
+        filters: Some(filters),
+    };
+    let listed = control.list_tasks(request).await.unwrap().into_inner();
+    let ids = |tasks: &[skep_proto::v1::Task]| {
+        let mut ids: Vec<_> = tasks.iter().map(|task| task.id.clone()).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids(&listed.tasks), ids(&before));
+}

@@ -7,9 +7,8 @@ use skep_proto::v1::{
 };
 use skep_store::Snapshot;
 
-use super::dirty;
 use crate::{
-    reconcilers::facts::node_of,
+    reconcilers::{dirty, facts::node_of},
     time::{Time, duration_or},
 };
 

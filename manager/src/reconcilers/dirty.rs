@@ -6,7 +6,7 @@ use crate::reconcilers::{constraint, facts::state};
 
 /// Whether the task must be replaced to become what the service's spec says. `node` is the one it
 /// is on.
-pub(super) fn is_dirty(service: &Service, task: &Task, node: Option<&Node>) -> bool {
+pub(crate) fn is_dirty(service: &Service, task: &Task, node: Option<&Node>) -> bool {
     if task.spec_version.is_some() && task.spec_version == service.spec_version {
         return false;
     }
