@@ -104,14 +104,28 @@ impl Dev {
             .await;
     }
 
+    /// The line it printed to start a node that ended again with.
+    async fn restart_line(&self, node: &str) -> String {
+        let ended = format!("{node} ended");
+        let line = |output: &str| {
+            output
+                .lines()
+                .skip_while(|line| !line.starts_with(&ended))
+                .find_map(|line| line.trim().strip_prefix("start it again with: "))
+                .map(str::to_owned)
+        };
+        let mut output = self.output.clone();
+        let said = output.wait_for(|output| line(output).is_some());
+        let said = tokio::time::timeout(PATIENCE, said).await;
+        let output = self.output.borrow().clone();
+        said.ok()
+            .and_then(|_| line(&output))
+            .unwrap_or_else(|| panic!("no line to start {node} with in {output}"))
+    }
+
     /// Starts it again by the line that was printed when it ended.
     pub async fn start_again(&mut self, node: &str) {
-        let output = self.says(&format!("{node} ended")).await;
-        let line = output
-            .lines()
-            .skip_while(|line| !line.starts_with(&format!("{node} ended")))
-            .find_map(|line| line.trim().strip_prefix("start it again with: "))
-            .unwrap_or_else(|| panic!("no line to start {node} with in {output}"));
+        let line = self.restart_line(node).await;
         let mut words = line.split(' ');
         let log = fs::File::options()
             .append(true)
