@@ -1,4 +1,4 @@
-//! Compiles the `.proto` files in `swarmkit/` without `protoc`.
+//! Compiles the `.proto` files in `swarmkit/` and our own in `skep/` without `protoc`.
 
 use std::{env, fs, path::PathBuf};
 
@@ -19,13 +19,15 @@ const FILES: [&str; 12] = [
     "snapshot",
 ];
 
+/// Of our own package: what SwarmKit has no words for.
+const OWN_FILES: [&str; 1] = ["raft_stream"];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=swarmkit");
-    let files: Vec<_> = FILES
-        .iter()
-        .map(|name| format!("swarmkit/{name}.proto"))
-        .collect();
-    let descriptors = protox::compile(files, ["."])?;
+    println!("cargo:rerun-if-changed=skep");
+    let theirs = FILES.iter().map(|name| format!("swarmkit/{name}.proto"));
+    let own = OWN_FILES.iter().map(|name| format!("skep/{name}.proto"));
+    let descriptors = protox::compile(theirs.chain(own), ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut without_comments = descriptors.clone();
     without_comments

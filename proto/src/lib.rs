@@ -13,7 +13,13 @@ pub mod v1 {
     tonic::include_proto!("docker.swarmkit.v1");
 }
 
-/// The compiled descriptors of everything in [`v1`], an encoded `google.protobuf.FileDescriptorSet`.
+/// Messages, clients and servers of our own package `skep.v1`.
+#[allow(missing_docs, clippy::all)]
+pub mod skep {
+    tonic::include_proto!("skep.v1");
+}
+
+/// The compiled descriptors of everything in [`v1`] and [`skep`], an encoded `google.protobuf.FileDescriptorSet`.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 pub use prost_types::{Any, Duration, Timestamp};

@@ -1,4 +1,4 @@
-//! Who may call which RPC: one table for every service of `docker.swarmkit.v1`.
+//! Who may call which RPC: one table for every service of `docker.swarmkit.v1` and one for our own.
 //!
 //! It is enforced on the TCP listener by [`authorize`](crate::authorize()). The control socket is
 //! guarded by the permissions of its file instead.
@@ -17,8 +17,10 @@ pub enum Access {
 /// Who may call the RPC of this path, such as `/docker.swarmkit.v1.Control/GetNode`; `None` if
 /// there is no such RPC.
 pub fn access(path: &str) -> Option<Access> {
-    let (service, method) = path.strip_prefix("/docker.swarmkit.v1.")?.split_once('/')?;
-    let (_, rules) = SERVICES.iter().find(|(name, _)| *name == service)?;
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    let (package, service) = service.rsplit_once('.')?;
+    let (_, services) = PACKAGES.iter().find(|(name, _)| *name == package)?;
+    let (_, rules) = services.iter().find(|(name, _)| *name == service)?;
     rules
         .iter()
         .find(|(_, methods)| methods.contains(&method))
@@ -31,9 +33,17 @@ const NODES: Access = Access::Roles(&[Role::Worker, Role::Manager]);
 
 type Rules = &'static [(Access, &'static [&'static str])];
 
+type Services = &'static [(&'static str, Rules)];
+
+const PACKAGES: &[(&str, Services)] =
+    &[("docker.swarmkit.v1", SERVICES), ("skep.v1", OWN_SERVICES)];
+
+/// Our own services.
+const OWN_SERVICES: Services = &[("RaftStream", &[(MANAGERS, &["Messages"])])];
+
 /// The methods of each service, by who may call them.
 #[rustfmt::skip]
-const SERVICES: &[(&str, Rules)] = &[
+const SERVICES: Services = &[
     ("CA", &[
         (Access::Anyone, &["GetRootCACertificate"]),
         (MANAGERS, &["GetUnlockKey"]),
@@ -67,6 +77,8 @@ const SERVICES: &[(&str, Rules)] = &[
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use prost::Message as _;
 
     use super::*;
 
@@ -108,6 +120,19 @@ mod tests {
     }
 
     #[test]
+    fn our_own_services_are_in_the_table() {
+        let descriptors = skep_proto::FILE_DESCRIPTOR_SET;
+        let files = prost_types::FileDescriptorSet::decode(descriptors).unwrap();
+        let own = files.file.iter().filter(|file| file.package() == "skep.v1");
+        for service in own.flat_map(|file| &file.service) {
+            for method in &service.method {
+                let path = format!("/skep.v1.{}/{}", service.name(), method.name());
+                assert!(access(&path).is_some(), "{path}");
+            }
+        }
+    }
+
+    #[test]
     fn unknown_paths_have_no_access() {
         for path in [
             "",
@@ -118,6 +143,8 @@ mod tests {
             "/docker.swarmkit.v1.CA/GetNode",
             "docker.swarmkit.v1.Control/GetNode",
             "/grpc.health.v1.Health/Check",
+            "/skep.v1.Control/GetNode",
+            "/skep.v1.RaftStream/Check",
         ] {
             assert_eq!(access(path), None, "{path}");
         }
