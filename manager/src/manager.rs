@@ -156,14 +156,15 @@ impl Manager {
 
         let health = Health::new(&[Health::RAFT]);
         health.set(Health::RAFT, true);
-        let raft_service = RaftService::default();
+        let raft_service = RaftService::new(cancel.clone());
         raft_service.begin(&raft);
-        let (raft_server, membership_server) = raft_service.servers();
+        let (raft_server, membership_server, raft_stream_server) = raft_service.servers();
         let remote = routes
             .clone()
             .add_service(HealthServer::new(health))
             .add_service(raft_server)
-            .add_service(membership_server);
+            .add_service(membership_server)
+            .add_service(raft_stream_server);
         let admission = Admission::Certificate {
             cluster_id: identity.cluster_id.as_str().into(),
             store: store.clone(),

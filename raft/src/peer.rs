@@ -1,12 +1,15 @@
-//! The way to one peer: a bounded queue, a lasting connection, one call a message.
+//! The way to one peer: a bounded queue and a lasting connection.
 //!
-//! While entries are under way, the appends behind them are merged, so a slow peer gets fewer and
-//! larger messages. A peer that does not answer costs nobody else anything.
+//! Managers of this kind take all messages but snapshots through two lasting streams (`streams`);
+//! SwarmKit's take one call a message (`calls`), and that is also how snapshots travel. While a peer
+//! is slow, the appends that wait for it are merged. A peer that does not answer costs nobody else
+//! anything.
 
+mod calls;
 mod lanes;
+mod streams;
 
 use std::{
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -14,31 +17,24 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{
-    StreamExt,
-    future::BoxFuture,
-    stream::{self, FuturesUnordered},
-};
 use parking_lot::Mutex;
-use skep_proto::v1::{
-    StreamRaftMessageRequest, raft_client::RaftClient, raft_member_status::Reachability,
-};
+use skep_proto::v1::raft_member_status::Reachability;
 use tokio::{
-    sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until},
+    sync::mpsc,
+    time::{Instant, sleep},
 };
 use tonic::{Code, Status, transport::Channel};
 
 use self::lanes::Lanes;
 use crate::{
-    codec::{self, Message, MessageType},
+    codec::{Message, MessageType},
     service::REMOVED,
 };
 
 /// Messages that may wait for a peer; SwarmKit's number. What comes on top is dropped, which the
 /// consensus survives.
 pub(crate) const MAX_QUEUE: usize = 4096;
-/// Time for a message, or a piece of a snapshot, before the peer counts as unreachable.
+/// Time for a message that is small to arrive before the peer counts as unreachable.
 const WATCHDOG: Duration = Duration::from_secs(2);
 /// Pause after a failed message, doubled with each.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
@@ -96,109 +92,130 @@ impl Health {
 pub(crate) async fn run(
     id: u64,
     channel: Channel,
-    mut queue: mpsc::Receiver<Message>,
+    queue: mpsc::Receiver<Message>,
     health: Arc<Health>,
     events: mpsc::Sender<PeerEvent>,
 ) {
-    let client = RaftClient::new(channel);
-    // The owner may be gone; then this task is about to be aborted.
-    let tell = |event| async { events.send(event).await.unwrap_or_default() };
-    let mut pause = MIN_PAUSE;
-    loop {
-        let mut lanes = Lanes::default();
-        let mut flying = FuturesUnordered::new();
-        let mut snapshots = 0;
-        let error = loop {
-            while let Some(message) = lanes.next(Instant::now()) {
-                flying.push(fly(client.clone(), message));
+    let mut courier = Courier {
+        id,
+        channel,
+        queue,
+        health,
+        events,
+        lanes: Lanes::default(),
+        snapshots: 0,
+        pause: MIN_PAUSE,
+    };
+    while courier.wait_for_work().await {
+        let end = match courier.over_streams().await {
+            End::Failed(status) if status.code() == Code::Unimplemented => {
+                courier.over_calls().await
             }
-            let held = lanes.held();
-            tokio::select! {
-                biased;
-                Some((kind, result)) = flying.next(), if !flying.is_empty() => {
-                    if let Err(status) = result {
-                        break status;
-                    }
-                    lanes.landed(kind.heavy);
-                    pause = MIN_PAUSE;
-                    if kind.snapshot {
-                        snapshots -= 1;
-                        tell(PeerEvent::Snapshot { to: id, delivered: true }).await;
-                    }
-                    if health.set(true) {
-                        tell(PeerEvent::Health).await;
-                    }
-                }
-                message = queue.recv(), if lanes.has_room() => match message {
-                    Some(message) => {
-                        snapshots += usize::from(is_snapshot(&message));
-                        lanes.push(message, Instant::now());
-                    }
-                    None => return,
-                },
-                () = sleep_until(held.unwrap_or_else(Instant::now)), if held.is_some() => {}
-            }
+            end => end,
         };
-        tracing::debug!(peer = format_args!("{id:x}"), %error, "raft message not delivered");
-        if health.set(false) {
-            tell(PeerEvent::Health).await;
-        }
-        if error.code() == Code::NotFound && error.message() == REMOVED {
-            tell(PeerEvent::Removed).await;
-        }
-        // What waits or is under way is given up too: it is outdated when the peer is back, and
-        // after a loss the replica starts with a probe.
-        drop((flying, lanes));
-        tell(PeerEvent::Unreachable(id)).await;
-        sleep(pause).await;
-        pause = (pause * 2).min(MAX_PAUSE);
-        while let Ok(message) = queue.try_recv() {
-            snapshots += usize::from(is_snapshot(&message));
-        }
-        if snapshots > 0 {
-            let delivered = false;
-            tell(PeerEvent::Snapshot { to: id, delivered }).await;
+        match end {
+            End::Closed => return,
+            End::Failed(status) => courier.lost(&status).await,
         }
     }
 }
 
-/// What has to be known of a message when it has arrived.
-struct Kind {
-    heavy: bool,
-    snapshot: bool,
+/// Why a connection is not used any more.
+enum End {
+    /// Nobody wants anything delivered any more.
+    Closed,
+    /// The peer did not take something.
+    Failed(Status),
+}
+
+/// Carries messages to one peer.
+struct Courier {
+    id: u64,
+    channel: Channel,
+    queue: mpsc::Receiver<Message>,
+    health: Arc<Health>,
+    events: mpsc::Sender<PeerEvent>,
+    lanes: Lanes,
+    /// Snapshots that wait or are under way.
+    snapshots: usize,
+    /// How long to wait after the next failure.
+    pause: Duration,
+}
+
+impl Courier {
+    /// Waits until there is something to deliver. `false` if there will be nothing any more.
+    async fn wait_for_work(&mut self) -> bool {
+        match self.queue.recv().await {
+            Some(message) => {
+                self.take(message);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        self.snapshots += usize::from(is_snapshot(&message));
+        self.lanes.push(message, Instant::now());
+    }
+
+    async fn tell(&self, event: PeerEvent) {
+        // The owner may be gone; then this task is about to be aborted.
+        let _ = self.events.send(event).await;
+    }
+
+    /// Something has arrived.
+    async fn arrived(&mut self) {
+        self.pause = MIN_PAUSE;
+        if self.health.set(true) {
+            self.tell(PeerEvent::Health).await;
+        }
+    }
+
+    /// A snapshot has arrived.
+    async fn snapshot_arrived(&mut self) {
+        self.snapshots -= 1;
+        let delivered = PeerEvent::Snapshot {
+            to: self.id,
+            delivered: true,
+        };
+        self.tell(delivered).await;
+        self.arrived().await;
+    }
+
+    /// Something could not be delivered. What waits or is under way is given up too: it is outdated
+    /// when the peer is back, and after a loss the replica starts with a probe.
+    async fn lost(&mut self, error: &Status) {
+        let id = self.id;
+        tracing::debug!(peer = format_args!("{id:x}"), %error, "raft message not delivered");
+        if self.health.set(false) {
+            self.tell(PeerEvent::Health).await;
+        }
+        if error.code() == Code::NotFound && error.message() == REMOVED {
+            self.tell(PeerEvent::Removed).await;
+        }
+        self.lanes = Lanes::default();
+        self.tell(PeerEvent::Unreachable(id)).await;
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(MAX_PAUSE);
+        while let Ok(message) = self.queue.try_recv() {
+            self.snapshots += usize::from(is_snapshot(&message));
+        }
+        if std::mem::take(&mut self.snapshots) > 0 {
+            let delivered = false;
+            self.tell(PeerEvent::Snapshot { to: id, delivered }).await;
+        }
+    }
 }
 
 fn is_snapshot(message: &Message) -> bool {
     message.msg_type == MessageType::MsgSnapshot
 }
 
-/// Delivers a message and tells what it was.
-fn fly(
-    mut client: RaftClient<Channel>,
-    message: Message,
-) -> BoxFuture<'static, (Kind, Result<(), Status>)> {
-    let kind = Kind {
-        heavy: lanes::is_heavy(&message),
-        snapshot: is_snapshot(&message),
-    };
-    Box::pin(async move { (kind, deliver(&mut client, message).await) })
-}
-
-/// Sends one message as one stream. Each piece restarts the watchdog.
-async fn deliver(client: &mut RaftClient<Channel>, message: Message) -> Result<(), Status> {
-    let (sent, mut progress) = watch::channel(());
-    let pieces = stream::iter(codec::pieces(message)).map(move |message| {
-        sent.send_replace(());
-        StreamRaftMessageRequest { message }
-    });
-    let mut call = pin!(client.stream_raft_message(pieces));
-    let mut sending = true;
-    loop {
-        tokio::select! {
-            biased;
-            result = &mut call => return result.map(drop),
-            moved = progress.changed(), if sending => sending = moved.is_ok(),
-            () = sleep(WATCHDOG) => return Err(Status::deadline_exceeded("no answer in time")),
-        }
+/// Sleeps until `time`; not to be polled without one.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -1,4 +1,4 @@
-//! The gRPC services `Raft` and `RaftMembership`.
+//! The gRPC services `Raft` and `RaftMembership`, and our own `RaftStream`.
 //!
 //! Whether the caller may call is decided before; who it is, is taken from the request's extensions
 //! ([`skep_security::Caller`]).
@@ -10,6 +10,11 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream};
+use skep_proto::skep::{
+    RaftMessage, RaftProgress,
+    raft_stream_server::{RaftStream, RaftStreamServer},
+};
 use skep_proto::v1::{
     JoinRequest, JoinResponse, LeaveRequest, LeaveResponse, ProcessRaftMessageRequest,
     ProcessRaftMessageResponse, ResolveAddressRequest, ResolveAddressResponse,
@@ -18,7 +23,8 @@ use skep_proto::v1::{
     raft_server::{self, RaftServer},
 };
 use skep_security::Caller;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
@@ -45,19 +51,35 @@ const PIECE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct RaftService {
     /// Open connections hold services: they must not keep the member running.
     raft: Arc<OnceLock<Weak<Inner>>>,
+    end: CancellationToken,
 }
 
 impl RaftService {
+    /// A service whose streams end with `end`.
+    pub fn new(end: CancellationToken) -> Self {
+        Self {
+            raft: Arc::default(),
+            end,
+        }
+    }
+
     /// Begins to serve this member. What was begun before stays.
     pub fn begin(&self, raft: &Raft) {
         self.raft.get_or_init(|| Arc::downgrade(&raft.inner));
     }
 
     /// The gRPC services. Requests are expected to bear a [`Caller`] in their extensions.
-    pub fn servers(&self) -> (RaftServer<Self>, RaftMembershipServer<Self>) {
+    pub fn servers(
+        &self,
+    ) -> (
+        RaftServer<Self>,
+        RaftMembershipServer<Self>,
+        RaftStreamServer<Self>,
+    ) {
         (
             RaftServer::new(self.clone()),
             RaftMembershipServer::new(self.clone()),
+            RaftStreamServer::new(self.clone()),
         )
     }
 
@@ -196,6 +218,63 @@ impl raft_server::Raft for RaftService {
         Ok(Response::new(ResolveAddressResponse {
             addr: member.addr.clone(),
         }))
+    }
+}
+
+/// How soon a sender learns that its messages have arrived.
+const PROGRESS_DELAY: Duration = Duration::from_millis(100);
+
+/// A stream of messages from a peer, and what is to be answered.
+struct Receiving {
+    service: RaftService,
+    messages: Streaming<RaftMessage>,
+    received: u64,
+    /// When the sender is to be told of those that it has not been told of.
+    tell: Option<Instant>,
+}
+
+impl Receiving {
+    /// Takes messages until it is time for an answer. `None` at the end of the stream.
+    async fn step(mut self) -> Result<Option<(RaftProgress, Self)>, Status> {
+        let end = self.service.end.clone();
+        loop {
+            let tell = self.tell;
+            let message = tokio::select! {
+                () = end.cancelled() => return Ok(None),
+                message = self.messages.message() => message?,
+                () = sleep_until(tell.unwrap_or_else(Instant::now)), if tell.is_some() => {
+                    self.tell = None;
+                    let received = self.received;
+                    return Ok(Some((RaftProgress { received }, self)));
+                }
+            };
+            let Some(RaftMessage { message }) = message else {
+                return Ok(None);
+            };
+            self.service.receive(decode(&message)?).await?;
+            self.received += 1;
+            self.tell = tell.or_else(|| Some(Instant::now() + PROGRESS_DELAY));
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl RaftStream for RaftService {
+    type MessagesStream = BoxStream<'static, Result<RaftProgress, Status>>;
+
+    async fn messages(
+        &self,
+        request: Request<Streaming<RaftMessage>>,
+    ) -> Result<Response<Self::MessagesStream>, Status> {
+        self.raft()?;
+        let receiving = Receiving {
+            service: self.clone(),
+            messages: request.into_inner(),
+            received: 0,
+            tell: None,
+        };
+        let progress = stream::try_unfold(receiving, Receiving::step);
+        Ok(Response::new(Box::pin(progress)))
     }
 }
 

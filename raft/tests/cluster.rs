@@ -62,6 +62,21 @@ async fn a_thousand_concurrent_writes_all_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_without_streams_gets_a_call_a_message() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.add_plain().await;
+    cluster.add_plain().await;
+    for i in 0..50 {
+        cluster.write(&format!("n{i:02}")).await;
+    }
+    cluster.everyone_has("n49").await;
+    let leader = cluster.leader().await;
+    cluster.kill(leader);
+    cluster.write("after").await;
+    cluster.everyone_has("after").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_manager_takes_over_from_a_dead_leader() {
     let mut cluster = Cluster::start(3).await;
     cluster.write("before").await;

@@ -1,10 +1,9 @@
-//! Which message to a peer goes next.
+//! What waits for a peer, and which of it goes next.
 //!
-//! Calls overtake each other on the way, and a peer refuses entries whose predecessors it does not
-//! have yet. So entries and snapshots go one at a time; behind them appends wait, and are merged
-//! meanwhile. An append without entries, by which a peer learns of a commit, waits a moment for the
-//! next entries: alone it would double the calls of a cluster with few writers. Everything else (heartbeats, votes, answers) does no harm out of order and does not wait
-//! for them.
+//! Appends keep their order, and while they wait they are merged. An append without entries, by which
+//! a peer learns of a commit, waits a moment for the next entries: alone it would double the messages
+//! of a cluster with few writers. Everything else (heartbeats, votes, answers) does no harm out of
+//! order and waits for nothing.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,8 +11,6 @@ use tokio::time::Instant;
 
 use crate::codec::{self, Message, MessageType};
 
-/// Messages under way to a peer at a time.
-const MAX_FLYING: usize = 16;
 /// Messages that wait here. As many as the replica sends entries without an answer.
 const MAX_WAITING: usize = 256;
 /// Appends are merged while they are smaller than this, in bytes. With one more of the usual size, or
@@ -24,15 +21,23 @@ const MERGE_BYTES: usize = 1024 * 1024;
 /// later when there are no more writes; nobody waits for that.
 const COMMIT_DELAY: Duration = Duration::from_millis(5);
 
-/// The messages to one peer that wait or are under way.
+/// When there is something to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Not before more is [pushed](Lanes::push).
+    Nothing,
+    /// Now.
+    Now,
+    /// Then, or as soon as more is pushed.
+    At(Instant),
+}
+
+/// The messages to one peer that wait.
 #[derive(Default)]
 pub(super) struct Lanes {
     /// Appends and snapshots, in order.
     ordered: VecDeque<Message>,
     others: VecDeque<Message>,
-    flying: usize,
-    /// Whether entries or a snapshot are under way.
-    heavy: bool,
     /// Until when the first of `ordered` waits, if it is without entries and nothing is behind it.
     held: Option<Instant>,
 }
@@ -61,39 +66,32 @@ impl Lanes {
         self.ordered.push_back(message);
     }
 
-    /// When [`Self::next`] will give something although nothing else happens. `None` if it gives it
-    /// now, or if it waits for what is under way.
-    pub(super) fn held(&self) -> Option<Instant> {
-        let blocked = self.heavy || self.flying == MAX_FLYING;
-        let alone = self.ordered.len() == 1 && !self.ordered.iter().any(is_heavy);
-        self.held.filter(|_| alone && !blocked)
+    /// Whether [`Self::next_other`] has something.
+    pub(super) fn has_other(&self) -> bool {
+        !self.others.is_empty()
     }
 
-    /// The next message to send, which is under way from now on until it has
-    /// [landed](Self::landed).
-    pub(super) fn next(&mut self, now: Instant) -> Option<Message> {
-        if self.flying == MAX_FLYING {
-            return None;
-        }
-        let message = match self.others.pop_front() {
-            Some(message) => message,
-            None if self.heavy || self.held().is_some_and(|held| now < held) => return None,
-            None => {
-                self.held = None;
-                self.ordered.pop_front()?
+    pub(super) fn next_other(&mut self) -> Option<Message> {
+        self.others.pop_front()
+    }
+
+    /// Whether [`Self::next_ordered`] has something.
+    pub(super) fn ordered(&self, now: Instant) -> Next {
+        match (self.ordered.front(), self.held) {
+            (None, _) => Next::Nothing,
+            (Some(first), Some(held))
+                if self.ordered.len() == 1 && !is_heavy(first) && now < held =>
+            {
+                Next::At(held)
             }
-        };
-        self.flying += 1;
-        self.heavy |= is_heavy(&message);
-        Some(message)
+            _ => Next::Now,
+        }
     }
 
-    /// A message that was under way has arrived.
-    pub(super) fn landed(&mut self, heavy: bool) {
-        self.flying -= 1;
-        if heavy {
-            self.heavy = false;
-        }
+    /// The next append or snapshot. Whether it is time is for [`Self::ordered`] to say.
+    pub(super) fn next_ordered(&mut self) -> Option<Message> {
+        self.held = None;
+        self.ordered.pop_front()
     }
 }
 
@@ -104,7 +102,7 @@ fn is_ordered(message: &Message) -> bool {
     )
 }
 
-/// Whether what follows must wait until this has arrived.
+/// Whether it carries entries or a snapshot.
 pub(super) fn is_heavy(message: &Message) -> bool {
     message.msg_type == MessageType::MsgSnapshot || !message.entries.is_empty()
 }
@@ -135,83 +133,68 @@ mod tests {
     }
 
     #[test]
-    fn entries_wait_for_each_other_and_are_merged() {
+    fn entries_that_wait_are_merged_and_keep_their_order() {
         let (mut lanes, now) = (Lanes::default(), Instant::now());
         lanes.push(append(0, 1, 10), now);
-        assert_eq!(lanes.next(now), Some(append(0, 1, 10)));
-        lanes.push(append(1, 1, 10), now);
-        lanes.push(append(2, 2, 10), now);
-        assert_eq!(lanes.next(now), None);
-        lanes.landed(true);
-        assert_eq!(lanes.next(now), Some(append(1, 3, 10)));
+        lanes.push(append(1, 2, 10), now);
+        lanes.push(append(9, 1, 10), now);
+        assert_eq!(lanes.ordered(now), Next::Now);
+        assert_eq!(lanes.next_ordered(), Some(append(0, 3, 10)));
+        assert_eq!(lanes.next_ordered(), Some(append(9, 1, 10)));
+        assert_eq!(lanes.ordered(now), Next::Nothing);
     }
 
     #[test]
-    fn what_is_not_ordered_overtakes_a_snapshot() {
+    fn what_is_not_ordered_waits_for_nothing() {
         let (mut lanes, now) = (Lanes::default(), Instant::now());
         lanes.push(message(MessageType::MsgSnapshot), now);
-        assert!(lanes.next(now).is_some());
         lanes.push(append(9, 1, 10), now);
         lanes.push(message(MessageType::MsgHeartbeat), now);
-        assert_eq!(lanes.next(now), Some(message(MessageType::MsgHeartbeat)));
-        assert_eq!(lanes.next(now), None);
-        lanes.landed(false);
-        assert_eq!(lanes.next(now), None);
-        lanes.landed(true);
-        assert_eq!(lanes.next(now), Some(append(9, 1, 10)));
+        assert!(lanes.has_other());
+        let heartbeat = message(MessageType::MsgHeartbeat);
+        assert_eq!(lanes.next_other(), Some(heartbeat));
+        assert!(!lanes.has_other());
+        assert_eq!(
+            lanes.next_ordered(),
+            Some(message(MessageType::MsgSnapshot))
+        );
+        assert_eq!(lanes.next_ordered(), Some(append(9, 1, 10)));
     }
 
     #[test]
-    fn an_append_without_entries_waits_a_moment_and_holds_up_nothing() {
-        let (mut lanes, now) = (Lanes::default(), Instant::now());
-        lanes.push(append(5, 0, 0), now);
-        assert_eq!(lanes.next(now), None);
-        let later = lanes.held().unwrap();
-        assert!(later > now && lanes.next(later).is_some());
-        assert_eq!(lanes.held(), None);
-        lanes.push(append(5, 1, 10), now);
-        assert!(lanes.next(now).is_some());
-    }
-
-    #[test]
-    fn news_of_a_commit_travel_with_the_next_entries() {
+    fn news_of_a_commit_wait_a_moment_and_travel_with_the_next_entries() {
         let (mut lanes, now) = (Lanes::default(), Instant::now());
         let mut news = append(5, 0, 0);
         news.commit = 5;
-        lanes.push(news, now);
+        lanes.push(news.clone(), now);
+        let later = now + COMMIT_DELAY;
+        assert_eq!(lanes.ordered(now), Next::At(later));
+        assert_eq!(lanes.ordered(later), Next::Now);
         lanes.push(append(5, 1, 10), now);
         let mut both = append(5, 1, 10);
         both.commit = 5;
-        assert_eq!((lanes.held(), lanes.next(now)), (None, Some(both)));
-        // While entries are under way there is no need to look at the clock.
-        lanes.push(append(6, 0, 0), now);
-        assert_eq!((lanes.held(), lanes.next(now)), (None, None));
-        lanes.landed(true);
-        assert!(lanes.held().is_some());
+        assert_eq!(lanes.ordered(now), Next::Now);
+        assert_eq!(lanes.next_ordered(), Some(both));
         // What cannot be merged does not wait.
+        lanes.push(news.clone(), now);
         lanes.push(append(9, 1, 10), now);
-        assert_eq!(lanes.next(now), Some(append(6, 0, 0)));
+        assert_eq!(lanes.ordered(now), Next::Now);
+        assert_eq!(lanes.next_ordered(), Some(news));
     }
 
     #[test]
-    fn merged_appends_fit_in_a_call_and_numbers_are_bounded() {
+    fn merged_appends_fit_in_a_message_and_numbers_are_bounded() {
         let (mut lanes, now) = (Lanes::default(), Instant::now());
         for i in 0..8 {
             lanes.push(append(i, 1, 512 * 1024), now);
         }
         lanes.push(append(8, 1, 1536 * 1024), now);
-        while let Some(next) = lanes.next(now) {
+        while let Some(next) = lanes.next_ordered() {
             assert!(codec::size(&next) < 4 * 1024 * 1024);
-            lanes.landed(is_heavy(&next));
-        }
-        for _ in 0..MAX_FLYING {
-            lanes.push(message(MessageType::MsgHeartbeat), now);
-            assert!(lanes.next(now).is_some());
         }
         while lanes.has_room() {
             lanes.push(message(MessageType::MsgHeartbeat), now);
         }
-        assert_eq!(lanes.next(now), None);
         assert_eq!(lanes.others.len(), MAX_WAITING);
     }
 }

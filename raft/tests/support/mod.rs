@@ -43,6 +43,8 @@ pub struct Manager {
     addr: SocketAddr,
     dir: TempDir,
     tls: Tls,
+    /// Whether it serves what SwarmKit's managers serve and nothing else.
+    plain: bool,
     running: Option<Running>,
 }
 
@@ -103,6 +105,7 @@ impl Manager {
             addr: addr.unwrap(),
             dir: tempfile::tempdir().unwrap(),
             tls,
+            plain: false,
             running: None,
         }
     }
@@ -133,7 +136,8 @@ impl Manager {
             .unwrap();
         let (addr, tls) = (self.addr, self.tls.clone());
         let service = RaftService::default();
-        let (raft_server, membership_server) = service.servers();
+        let (raft_server, membership_server, stream_server) = service.servers();
+        let stream_server = (!self.plain).then_some(stream_server);
         let identify = MapRequestLayer::new(|mut request: http::Request<tonic::body::Body>| {
             if let Ok(caller) = authorize(&request, CLUSTER, &|_| false) {
                 request.extensions_mut().insert(caller);
@@ -149,6 +153,7 @@ impl Manager {
                 .add_service(HealthServer::new(Serving))
                 .add_service(raft_server)
                 .add_service(membership_server)
+                .add_optional_service(stream_server)
                 .serve_with_incoming(incoming);
             Box::pin(server).await.unwrap();
         });
@@ -217,9 +222,20 @@ impl Cluster {
     }
 
     pub async fn add(&mut self) {
+        let manager = Manager::new(&self.ca, self.managers.len()).await;
+        self.join(manager).await;
+    }
+
+    /// Adds a manager that takes Raft messages as SwarmKit's do.
+    pub async fn add_plain(&mut self) {
+        let mut manager = Manager::new(&self.ca, self.managers.len()).await;
+        manager.plain = true;
+        self.join(manager).await;
+    }
+
+    async fn join(&mut self, mut manager: Manager) {
         let leader = self.leader().await;
         let through = self.managers[leader].addr;
-        let mut manager = Manager::new(&self.ca, self.managers.len()).await;
         manager.run(Some(through), None).await;
         self.managers.push(manager);
         let size = self.managers.len();
