@@ -1,9 +1,18 @@
 //! A plain client of a control socket: Skep's, or any other that speaks this protocol.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    task::{self, Poll},
+    time::Duration,
+};
 
 use anyhow::Context as _;
-use hyper_util::rt::TokioIo;
+use futures_util::future::BoxFuture;
+use http::Uri;
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -11,42 +20,78 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use skep_proto::v1::control_client::ControlClient;
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+};
 use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    body::Body,
+    transport::{Channel, Endpoint},
+};
 
 /// Connects to a control socket, in plaintext or with TLS that verifies nothing (who may connect is
-/// up to the socket's permissions).
+/// up to the socket's permissions). It connects again when the connection is lost.
 pub async fn connect(socket: &Path, tls: bool) -> anyhow::Result<ControlClient<Channel>> {
     let path = socket.to_owned();
     let endpoint =
         Endpoint::from_static("http://localhost").connect_timeout(Duration::from_secs(5));
-    let channel = if tls {
-        let connector = TlsConnector::from(Arc::new(unverified()?));
-        let dial = move |_| {
-            let (path, connector) = (path.clone(), connector.clone());
-            async move {
-                let name = ServerName::try_from("swarm-manager").map_err(io::Error::other)?;
-                let stream = connector
-                    .connect(name, UnixStream::connect(path).await?)
-                    .await?;
-                io::Result::Ok(TokioIo::new(stream))
-            }
-        };
-        endpoint
-            .connect_with_connector(tower::service_fn(dial))
-            .await
-    } else {
-        let dial = move |_| {
-            let path = path.clone();
-            async move { io::Result::Ok(TokioIo::new(UnixStream::connect(path).await?)) }
-        };
-        endpoint
-            .connect_with_connector(tower::service_fn(dial))
-            .await
+    let dial = move |_| {
+        let path = path.clone();
+        async move { io::Result::Ok(TokioIo::new(dial(&path, tls).await?)) }
     };
-    let channel = channel.with_context(|| format!("connecting to {}", socket.display()))?;
+    let channel = endpoint
+        .connect_with_connector(tower::service_fn(dial))
+        .await
+        .with_context(|| format!("connecting to {}", socket.display()))?;
     Ok(ControlClient::new(channel).max_decoding_message_size(usize::MAX))
+}
+
+/// Connects to a control socket once, with as little between caller and connection as there can be:
+/// a load generator shares its processors with what it drives. Clones share the connection.
+pub async fn connect_directly(socket: &Path, tls: bool) -> anyhow::Result<ControlClient<Direct>> {
+    let connecting = || format!("connecting to {}", socket.display());
+    let stream = dial(socket, tls).await.with_context(connecting)?;
+    let executor = TokioExecutor::new();
+    let (sender, connection) = http2::handshake(executor, TokioIo::new(stream))
+        .await
+        .with_context(connecting)?;
+    // It ends with the last clone of the sender.
+    tokio::spawn(connection);
+    let origin = Uri::from_static("http://localhost");
+    Ok(ControlClient::with_origin(Direct(sender), origin))
+}
+
+/// One HTTP/2 connection as a service.
+#[derive(Clone, Debug)]
+pub struct Direct(http2::SendRequest<Body>);
+
+impl tower::Service<http::Request<Body>> for Direct {
+    type Response = http::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = BoxFuture<'static, hyper::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<hyper::Result<()>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+/// A stream to a control socket.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn dial(socket: &Path, tls: bool) -> io::Result<Box<dyn Stream>> {
+    let stream = UnixStream::connect(socket).await?;
+    if !tls {
+        return Ok(Box::new(stream));
+    }
+    let connector = TlsConnector::from(Arc::new(unverified().map_err(io::Error::other)?));
+    let name = ServerName::try_from("swarm-manager").map_err(io::Error::other)?;
+    Ok(Box::new(connector.connect(name, stream).await?))
 }
 
 fn unverified() -> anyhow::Result<ClientConfig> {

@@ -42,9 +42,12 @@ enum Command {
     Config {
         #[command(flatten)]
         target: Target,
-        /// Clients that write at the same time, each over a connection of its own
+        /// Clients that write at the same time, each waiting for its answer
         #[arg(long, default_value_t = 1)]
         clients: usize,
+        /// Connections that they share [default: each has one of its own]
+        #[arg(long)]
+        connections: Option<usize>,
         /// How long
         #[arg(long, default_value_t = 10)]
         seconds: u64,
@@ -122,9 +125,12 @@ async fn main() -> anyhow::Result<()> {
         Command::Config {
             target,
             clients,
+            connections,
             seconds,
         } => {
-            let result = config(&target, clients, Duration::from_secs(seconds)).await?;
+            let connections = connections.unwrap_or(clients).clamp(1, clients.max(1));
+            let time = Duration::from_secs(seconds);
+            let result = config(&target, clients, connections, time).await?;
             print(&target, &result)
         }
         Command::Service {
@@ -167,17 +173,22 @@ fn config_request(name: String) -> CreateConfigRequest {
     CreateConfigRequest { spec: Some(spec) }
 }
 
-async fn config(target: &Target, clients: usize, time: Duration) -> anyhow::Result<Writes> {
+async fn config(
+    target: &Target,
+    clients: usize,
+    connections: usize,
+    time: Duration,
+) -> anyhow::Result<Writes> {
     let mut connected = Vec::new();
-    for socket in target.sockets.iter().cycle().take(clients) {
-        connected.push(control::connect(socket, target.tls).await?);
+    for socket in target.sockets.iter().cycle().take(connections) {
+        connected.push(control::connect_directly(socket, target.tls).await?);
     }
     let run = id::random();
     let start = Instant::now();
     let end = start + time;
     let mut writers = JoinSet::new();
-    for (number, mut client) in connected.into_iter().enumerate() {
-        let run = run.clone();
+    for (number, client) in (0..clients).zip(connected.iter().cycle()) {
+        let (run, mut client) = (run.clone(), client.clone());
         writers.spawn(async move {
             let (mut latencies, mut errors) = (Vec::new(), 0_u64);
             while Instant::now() < end {
