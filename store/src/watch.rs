@@ -1,8 +1,9 @@
 //! Watching: exact hand-over from a snapshot to the commits after it, in bounded memory.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Weak},
+    collections::{BTreeMap, HashMap, VecDeque},
+    hash::Hash,
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
@@ -32,6 +33,8 @@ pub enum Route {
     Kind(Kind),
     /// Commits that touch the node of this ID or a task that is or was on it.
     Node(String),
+    /// Commits that touch the service of this ID or a task of it.
+    Service(String),
 }
 
 /// What a subscription delivers.
@@ -47,6 +50,7 @@ pub enum Event {
 /// The reading end of [`crate::Store::watch`].
 #[derive(Debug)]
 pub struct Subscription {
+    number: u64,
     queue: Arc<Queue>,
     watchers: Arc<Mutex<Watchers>>,
     routes: Vec<Route>,
@@ -58,7 +62,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let mut watchers = self.watchers.lock();
         for route in &self.routes {
-            watchers.leave(route, &self.queue);
+            watchers.leave(route, self.number);
         }
     }
 }
@@ -79,58 +83,119 @@ struct QueueState {
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
     latest: Snapshot,
-    routes: HashMap<Route, Vec<Weak<Queue>>>,
+    last_number: u64,
+    all: Queues,
+    kinds: HashMap<Kind, Queues>,
+    nodes: HashMap<String, Queues>,
+    services: HashMap<String, Queues>,
+    /// Queues that commits were put into, counted to see what a commit costs.
+    #[cfg(test)]
+    visits: usize,
 }
 
+/// Queues by the number of their subscription.
+type Queues = BTreeMap<u64, Arc<Queue>>;
+
 impl Watchers {
-    /// Makes `commit` the latest and queues it for whom it concerns.
+    /// Whether nobody watches.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+            && self.kinds.is_empty()
+            && self.nodes.is_empty()
+            && self.services.is_empty()
+    }
+
+    /// Makes `commit` the latest and queues it for whom it concerns. What it concerns is looked up
+    /// by what it changes: subscriptions to other things cost nothing.
     pub(crate) fn publish(&mut self, commit: Commit) {
         self.latest = commit.snapshot.clone();
         let commit = Arc::new(commit);
-        self.deliver(&Route::All, &commit);
+        let mut visits = deliver(Some(&self.all), &commit);
+        let mut last_kind = None;
         for change in &commit.changes {
-            self.deliver(&Route::Kind(change.object().kind()), &commit);
-            for object in [Some(change.object()), change.old()].into_iter().flatten() {
-                let node = match object {
-                    AnyObject::Task(task) => &task.node_id,
-                    AnyObject::Node(node) => &node.id,
-                    _ => continue,
-                };
-                if !node.is_empty() {
-                    self.deliver(&Route::Node(node.clone()), &commit);
-                }
+            let kind = change.object().kind();
+            if last_kind.replace(kind) != Some(kind) {
+                visits += deliver(self.kinds.get(&kind), &commit);
+            }
+            let (node, service) = concerns(change.object());
+            let before = change.old().map_or((None, None), concerns);
+            for node in [node, before.0.filter(|_| before.0 != node)]
+                .into_iter()
+                .flatten()
+            {
+                visits += deliver(self.nodes.get(node), &commit);
+            }
+            for service in [service, before.1.filter(|_| before.1 != service)]
+                .into_iter()
+                .flatten()
+            {
+                visits += deliver(self.services.get(service), &commit);
             }
         }
+        self.count(visits);
     }
+
+    #[cfg(test)]
+    fn count(&mut self, visits: usize) {
+        self.visits += visits;
+    }
+
+    #[cfg(not(test))]
+    fn count(&mut self, _visits: usize) {}
 
     /// Makes `snapshot` the latest without telling anyone: nothing was changed.
     pub(crate) fn advance(&mut self, snapshot: Snapshot) {
         self.latest = snapshot;
     }
 
-    fn leave(&mut self, route: &Route, queue: &Arc<Queue>) {
-        let Some(queues) = self.routes.get_mut(route) else {
-            return;
+    fn join(&mut self, route: &Route, number: u64, queue: &Arc<Queue>) {
+        let queues = match route {
+            Route::All => &mut self.all,
+            Route::Kind(kind) => self.kinds.entry(*kind).or_default(),
+            Route::Node(id) => self.nodes.entry(id.clone()).or_default(),
+            Route::Service(id) => self.services.entry(id.clone()).or_default(),
         };
-        let own = queues
-            .iter()
-            .position(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(queue)));
-        if let Some(own) = own {
-            queues.swap_remove(own);
-        }
-        if queues.is_empty() {
-            self.routes.remove(route);
-        }
+        queues.insert(number, queue.clone());
     }
 
-    fn deliver(&mut self, route: &Route, commit: &Arc<Commit>) {
-        let Some(queues) = self.routes.get_mut(route) else {
-            return;
-        };
-        for queue in queues.iter().filter_map(Weak::upgrade) {
-            queue.push(commit);
+    fn leave(&mut self, route: &Route, number: u64) {
+        match route {
+            Route::All => drop(self.all.remove(&number)),
+            Route::Kind(kind) => leave(&mut self.kinds, kind, number),
+            Route::Node(id) => leave(&mut self.nodes, id, number),
+            Route::Service(id) => leave(&mut self.services, id, number),
         }
     }
+}
+
+fn leave<K: Eq + Hash>(routes: &mut HashMap<K, Queues>, route: &K, number: u64) {
+    if let Some(queues) = routes.get_mut(route) {
+        queues.remove(&number);
+        if queues.is_empty() {
+            routes.remove(route);
+        }
+    }
+}
+
+/// The IDs of the node and of the service that a change of `object` concerns.
+fn concerns(object: &AnyObject) -> (Option<&str>, Option<&str>) {
+    let (node, service) = match object {
+        AnyObject::Task(task) => (&*task.node_id, &*task.service_id),
+        AnyObject::Node(node) => (&*node.id, ""),
+        AnyObject::Service(service) => ("", &*service.id),
+        _ => ("", ""),
+    };
+    let known = |id| Some(id).filter(|id: &&str| !id.is_empty());
+    (known(node), known(service))
+}
+
+/// Puts `commit` into all of `queues` and returns how many they are.
+fn deliver(queues: Option<&Queues>, commit: &Arc<Commit>) -> usize {
+    let Some(queues) = queues else { return 0 };
+    for queue in queues.values() {
+        queue.push(commit);
+    }
+    queues.len()
 }
 
 impl Queue {
@@ -163,16 +228,15 @@ pub(crate) fn subscribe(
     let queue = Arc::new(Queue::default());
     let routes: Vec<_> = routes.into_iter().collect();
     let mut locked = watchers.lock();
+    locked.last_number += 1;
+    let number = locked.last_number;
     for route in &routes {
-        locked
-            .routes
-            .entry(route.clone())
-            .or_default()
-            .push(Arc::downgrade(&queue));
+        locked.join(route, number, &queue);
     }
     (
         locked.latest.clone(),
         Subscription {
+            number,
             queue,
             watchers: watchers.clone(),
             routes,
@@ -209,6 +273,8 @@ impl Subscription {
 
 #[cfg(test)]
 mod tests {
+    use skep_proto::v1::Task;
+
     use super::*;
 
     #[test]
@@ -216,11 +282,46 @@ mod tests {
         let watchers = Arc::<Mutex<Watchers>>::default();
         let node = || Route::Node("never-heard-of".to_owned());
         let (_, first) = subscribe(&watchers, [node(), Route::All]);
-        let (_, second) = subscribe(&watchers, [node(), node()]);
+        let routes = [node(), node(), Route::Service(String::new())];
+        let (_, second) = subscribe(&watchers, routes);
         drop(first);
-        assert_eq!(watchers.lock().routes[&node()].len(), 2);
-        assert!(!watchers.lock().routes.contains_key(&Route::All));
+        assert_eq!(watchers.lock().nodes["never-heard-of"].len(), 1);
+        assert!(watchers.lock().all.is_empty());
+        assert!(!watchers.lock().is_empty());
         drop(second);
-        assert!(watchers.lock().routes.is_empty());
+        assert!(watchers.lock().is_empty());
+    }
+
+    #[test]
+    fn a_commit_visits_those_that_it_concerns_and_no_others() {
+        let watchers = Arc::<Mutex<Watchers>>::default();
+        let others: Vec<_> = (0..10_000)
+            .map(|number| {
+                let routes = [
+                    Route::Node(format!("node{number}")),
+                    Route::Service(format!("service{number}")),
+                    Route::Kind(Kind::Cluster),
+                ];
+                subscribe(&watchers, routes).1
+            })
+            .collect();
+        let task = |node: &str| {
+            AnyObject::from(Task {
+                node_id: node.to_owned(),
+                service_id: "service7".to_owned(),
+                ..Default::default()
+            })
+        };
+        watchers.lock().publish(Commit {
+            snapshot: Snapshot::default(),
+            changes: vec![Change::Update {
+                old: task("node1"),
+                new: task("node2"),
+            }],
+        });
+        assert_eq!(watchers.lock().visits, 3, "two nodes and the service");
+        let told = |at: usize| others[at].queue.state.lock().commits.len();
+        assert_eq!([told(1), told(2), told(7)], [1; 3]);
+        assert_eq!((0..others.len()).map(told).sum::<usize>(), 3);
     }
 }
