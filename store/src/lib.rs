@@ -9,24 +9,29 @@
 //! replicates the entries only has to call [`Store::lead`], [`Store::follow`], [`Store::apply`] and
 //! [`Store::restore`].
 
+mod by;
 mod change;
 mod error;
+mod image;
 mod object;
 mod snapshot;
 mod store;
 mod table;
 #[doc(hidden)]
 pub mod testing;
+mod text;
 mod tx;
 mod watch;
 mod wire;
 
+pub use by::{By, Index};
 pub use change::{AnyObject, Change};
 pub use error::Error;
+pub use image::Image;
 pub use object::{Kind, Object};
 pub use snapshot::Snapshot;
 pub use store::{Entry, Proposal, Propose, Store};
-pub use table::{By, Index};
+
 pub use tx::Tx;
 pub use watch::{Commit, Event, Route, Subscription};
 

@@ -10,6 +10,7 @@ use skep_proto::v1::{
 
 use crate::{
     AnyObject, Index,
+    by::Value::{self, Exact, NoCase, Slot},
     table::{Table, Tables},
 };
 
@@ -66,8 +67,9 @@ pub trait Object: Message + Clone + Default + PartialEq + Send + Sync + 'static 
     fn name(&self) -> &str;
     /// `annotations` of the object or of its spec.
     fn annotations(&self) -> &Annotations;
-    /// Calls `add` for every index key besides name and custom keys.
-    fn index(&self, add: &mut dyn FnMut(Index, &str));
+    /// Calls `add` for every index value besides name and custom ones.
+    #[doc(hidden)]
+    fn index<'a>(&'a self, add: &mut dyn FnMut(Index, Value<'a>));
 
     /// The object in an [`AnyObject`].
     fn wrap(self: Arc<Self>) -> AnyObject;
@@ -110,7 +112,7 @@ macro_rules! object {
                 let $a = self;
                 $annotations
             }
-            fn index(&self, $add: &mut dyn FnMut(Index, &str)) {
+            fn index<'a>(&'a self, $add: &mut dyn FnMut(Index, Value<'a>)) {
                 let $i = self;
                 $index
             }
@@ -137,8 +139,8 @@ object!(Node, nodes, tag 2, unique false,
 name |node| node.description.as_ref().map_or("", |d| &d.hostname),
 annotations |node| node.spec().annotations(),
 index |node, add| {
-    add(Index::Role, node.role().as_str_name());
-    add(Index::Membership, node.spec().membership().as_str_name());
+    add(Index::Role, Exact(node.role().as_str_name()));
+    add(Index::Membership, Exact(node.spec().membership().as_str_name()));
 });
 
 object!(Service, services, tag 3, unique true,
@@ -156,16 +158,15 @@ annotations |task| task.annotations(),
 index |task, add| {
     index_task_spec(task.spec(), add);
     if !task.service_id.is_empty() {
-        add(Index::Service, &task.service_id);
-        add(Index::Slot, &slot_key(&task.service_id, task.slot));
+        add(Index::Slot, Slot(&task.service_id, task.slot));
     }
     if !task.node_id.is_empty() {
-        add(Index::Node, &task.node_id);
+        add(Index::Node, Exact(&task.node_id));
     }
-    add(Index::DesiredState, task.desired_state().as_str_name());
-    add(Index::TaskState, task.status().state().as_str_name());
+    add(Index::DesiredState, Exact(task.desired_state().as_str_name()));
+    add(Index::TaskState, Exact(task.status().state().as_str_name()));
     for attachment in &task.volumes {
-        add(Index::VolumeAttachment, &attachment.id);
+        add(Index::VolumeAttachment, Exact(&attachment.id));
     }
 });
 
@@ -192,7 +193,7 @@ object!(Config, configs, tag 10, unique true,
 object!(Resource, resources, tag 8, unique true,
     name |resource| &resource.annotations().name,
     annotations |resource| resource.annotations(),
-    index |resource, add| { add(Index::Kind, &resource.kind); });
+    index |resource, add| { add(Index::Kind, Exact(&resource.kind)); });
 
 object!(Extension, extensions, tag 9, unique true,
     name |extension| &extension.annotations().name,
@@ -205,32 +206,27 @@ annotations |volume| volume.spec().annotations(),
 index |volume, add| {
     let spec = volume.spec();
     if !spec.group.is_empty() {
-        add(Index::Group, &spec.group);
+        add(Index::Group, Exact(&spec.group));
     }
     if let Some(driver) = &spec.driver {
-        add(Index::Driver, &driver.name);
+        add(Index::Driver, Exact(&driver.name));
     }
 });
 
-/// The key of [`Index::Slot`].
-pub(crate) fn slot_key(service_id: &str, slot: u64) -> String {
-    format!("{service_id}\0{slot}")
-}
-
-fn index_task_spec(spec: &TaskSpec, add: &mut dyn FnMut(Index, &str)) {
+fn index_task_spec<'a>(spec: &'a TaskSpec, add: &mut dyn FnMut(Index, Value<'a>)) {
     index_networks(&spec.networks, add);
     match &spec.runtime {
         Some(Runtime::Container(container)) => {
-            add(Index::Runtime, "container");
+            add(Index::Runtime, Exact("container"));
             for secret in &container.secrets {
-                add(Index::Secret, &secret.secret_id);
+                add(Index::Secret, Exact(&secret.secret_id));
             }
             for config in &container.configs {
-                add(Index::Config, &config.config_id);
+                add(Index::Config, Exact(&config.config_id));
             }
         }
-        Some(Runtime::Attachment(_)) => add(Index::Runtime, "attachment"),
-        Some(Runtime::Generic(generic)) => add(Index::Runtime, &generic.kind.to_lowercase()),
+        Some(Runtime::Attachment(_)) => add(Index::Runtime, Exact("attachment")),
+        Some(Runtime::Generic(generic)) => add(Index::Runtime, NoCase(&generic.kind)),
         None => {}
     }
 }
@@ -241,8 +237,11 @@ fn service_networks(spec: &ServiceSpec) -> &[NetworkAttachmentConfig] {
     &spec.networks
 }
 
-fn index_networks(networks: &[NetworkAttachmentConfig], add: &mut dyn FnMut(Index, &str)) {
+fn index_networks<'a>(
+    networks: &'a [NetworkAttachmentConfig],
+    add: &mut dyn FnMut(Index, Value<'a>),
+) {
     for network in networks {
-        add(Index::Network, &network.target);
+        add(Index::Network, Exact(&network.target));
     }
 }

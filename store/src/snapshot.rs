@@ -12,14 +12,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn new(index: u64, tables: Tables) -> Self {
-        Self {
-            index,
-            tables: Arc::new(tables),
-        }
+    pub(crate) fn new(index: u64, tables: Arc<Tables>) -> Self {
+        Self { index, tables }
     }
 
-    pub(crate) fn tables(&self) -> &Tables {
+    pub(crate) fn tables(&self) -> &Arc<Tables> {
         &self.tables
     }
 

@@ -5,11 +5,11 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use skep_proto::{Timestamp, v1::StoreSnapshot};
-use tokio::sync::{Semaphore, oneshot};
+use skep_proto::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{
-    Change, Commit, Error, MAX_PROPOSAL_BYTES, Route, Snapshot, Subscription, Tx,
+    Change, Commit, Error, Image, MAX_PROPOSAL_BYTES, Route, Snapshot, Subscription, Tx, image,
     table::Tables,
     watch::{self, Watchers},
     wire,
@@ -53,14 +53,14 @@ struct Inner {
     /// `Some` while this manager leads.
     leading: Mutex<Option<Leading>>,
     watchers: Arc<Mutex<Watchers>>,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
 /// What only a leader has.
 struct Leading {
     /// The committed tables with all pending transactions on top.
-    head: Tables,
+    head: Arc<Tables>,
     /// Version that the next transaction's objects get. It starts above the index of the last entry
     /// of earlier leaders and grows by one a transaction, so it never passes the log index of the
     /// entry that carries it: no two leaders ever give the same one.
@@ -72,10 +72,37 @@ struct Leading {
 
 struct Pending {
     request: u64,
-    tables: Tables,
+    tables: Arc<Tables>,
     changes: Vec<Change>,
     /// The writer, and others whose answer depends on this transaction.
-    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
+    waiting: Vec<Waiter>,
+}
+
+/// Who is told when a transaction is committed or lost.
+struct Waiter {
+    done: oneshot::Sender<Result<(), Error>>,
+    /// One of [`MAX_PENDING`]. It stays taken when the writer does not wait any more.
+    _place: OwnedSemaphorePermit,
+}
+
+type Outcome = oneshot::Receiver<Result<(), Error>>;
+
+impl Waiter {
+    fn new(place: OwnedSemaphorePermit) -> (Self, Outcome) {
+        let (done, outcome) = oneshot::channel();
+        (
+            Self {
+                done,
+                _place: place,
+            },
+            outcome,
+        )
+    }
+
+    fn tell(self, outcome: Result<(), Error>) {
+        // The writer may have gone away; nobody else waits for the answer.
+        let _ = self.done.send(outcome);
+    }
 }
 
 impl Store {
@@ -86,7 +113,7 @@ impl Store {
                 published: ArcSwap::default(),
                 leading: Mutex::new(None),
                 watchers: Arc::default(),
-                places: Semaphore::new(MAX_PENDING),
+                places: Arc::new(Semaphore::new(MAX_PENDING)),
                 clock: Box::new(clock),
             }),
         }
@@ -113,13 +140,9 @@ impl Store {
         &self,
         transaction: impl FnOnce(&mut Tx) -> Result<R, E>,
     ) -> Result<R, E> {
-        let _place = self
-            .inner
-            .places
-            .acquire()
-            .await
-            .map_err(|_| Error::LostLeadership)?;
-        let (result, committed) = self.begin(transaction)?;
+        let place = self.inner.places.clone().acquire_owned().await;
+        let place = place.map_err(|_| Error::LostLeadership)?;
+        let (result, committed) = self.begin(place, transaction)?;
         if let Some(committed) = committed {
             committed.await.unwrap_or(Err(Error::LostLeadership))?;
         }
@@ -127,11 +150,11 @@ impl Store {
     }
 
     /// Builds and proposes a transaction. The receiver is told when all it depends on is committed.
-    #[allow(clippy::type_complexity)]
     fn begin<R, E: From<Error>>(
         &self,
+        place: OwnedSemaphorePermit,
         transaction: impl FnOnce(&mut Tx) -> Result<R, E>,
-    ) -> Result<(Result<R, E>, Option<oneshot::Receiver<Result<(), Error>>>), E> {
+    ) -> Result<(Result<R, E>, Option<Outcome>), E> {
         let mut locked = self.inner.leading.lock();
         let leading = locked.as_mut().ok_or(Error::LostLeadership)?;
         let mut tx = Tx::new(
@@ -139,31 +162,35 @@ impl Store {
             leading.next_version,
             (self.inner.clock)(),
         );
-        let result = transaction(&mut tx);
+        let mut result = transaction(&mut tx);
         let (tables, changes) = tx.finish();
+        let request = leading.next_request;
+        let data = match &result {
+            Ok(_) if !changes.is_empty() => wire::encode(request, &changes),
+            _ => Bytes::new(),
+        };
+        if data.len() > MAX_PROPOSAL_BYTES {
+            // May be so because of what it has seen.
+            result = Err(Error::TooLarge.into());
+        }
         if result.is_err() || changes.is_empty() {
             let committed = leading.pending.back_mut().map(|last| {
-                let (done, committed) = oneshot::channel();
-                last.waiting.push(done);
+                let (waiter, committed) = Waiter::new(place);
+                last.waiting.push(waiter);
                 committed
             });
             return Ok((result, committed));
-        }
-        let request = leading.next_request;
-        let data = wire::encode(request, &changes);
-        if data.len() > MAX_PROPOSAL_BYTES {
-            return Err(Error::TooLarge.into());
         }
         leading.proposals.propose(Proposal { data })?;
         leading.next_request = next_request(request);
         leading.next_version += 1;
         leading.head = tables.clone();
-        let (done, committed) = oneshot::channel();
+        let (waiter, committed) = Waiter::new(place);
         leading.pending.push_back(Pending {
             request,
             tables,
             changes,
-            waiting: vec![done],
+            waiting: vec![waiter],
         });
         Ok((result, Some(committed)))
     }
@@ -210,41 +237,42 @@ impl Store {
                 // An entry of someone else: what is pending here was built on something else and
                 // will not be committed.
                 fail_pending(&mut leading);
-                changes.extend(wire::replay(entry.index, &entry.data, &mut tables)?);
+                changes.extend(wire::replay(
+                    entry.index,
+                    &entry.data,
+                    Arc::make_mut(&mut tables),
+                )?);
             }
         }
-        self.publish(Snapshot::new(last.index, tables), changes);
+        let snapshot = Snapshot::new(last.index, tables);
+        self.publish(&mut self.inner.watchers.lock(), snapshot, changes);
         drop(leading);
-        for waiting in waiting {
-            // The writer may have gone away; nobody else waits for the answer.
-            let _ = waiting.send(Ok(()));
+        for waiter in waiting {
+            waiter.tell(Ok(()));
         }
         Ok(())
     }
 
     /// Replaces everything by a snapshot of the log up to `index`. Watchers get only what differs.
-    pub fn restore(&self, index: u64, snapshot: StoreSnapshot) {
+    pub fn restore(&self, index: u64, image: impl Into<Image>) {
         self.follow();
-        let tables = wire::from_snapshot(snapshot);
-        let changes = wire::difference(self.inner.published.load().tables(), &tables);
-        self.publish(Snapshot::new(index, tables), changes);
+        let snapshot = Snapshot::new(index, image.into().0);
+        let mut watchers = self.inner.watchers.lock();
+        let changes = if watchers.is_empty() {
+            Vec::new()
+        } else {
+            image::difference(self.inner.published.load().tables(), snapshot.tables())
+        };
+        self.publish(&mut watchers, snapshot, changes);
     }
 
-    fn publish(&self, snapshot: Snapshot, changes: Vec<Change>) {
-        let mut watchers = self.inner.watchers.lock();
+    fn publish(&self, watchers: &mut Watchers, snapshot: Snapshot, changes: Vec<Change>) {
         self.inner.published.store(Arc::new(snapshot.clone()));
         if changes.is_empty() {
             watchers.advance(snapshot);
         } else {
             watchers.publish(Commit { snapshot, changes });
         }
-    }
-}
-
-impl Snapshot {
-    /// The tables in wire form.
-    pub fn to_wire(&self) -> StoreSnapshot {
-        wire::to_snapshot(self.tables())
     }
 }
 
@@ -265,9 +293,8 @@ fn fail_pending(leading: &mut Option<Leading>) {
         .into_iter()
         .flat_map(|leading| leading.pending)
     {
-        for waiting in pending.waiting {
-            // The writer may have gone away; nobody else waits for the answer.
-            let _ = waiting.send(Err(Error::LostLeadership));
+        for waiter in pending.waiting {
+            waiter.tell(Err(Error::LostLeadership));
         }
     }
 }

@@ -1,117 +1,13 @@
 //! Tables: objects by ID and one ordered set of index keys, both persistent maps.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, panic::resume_unwind, sync::Arc, thread};
 
 use imbl::{OrdMap, OrdSet};
 use skep_proto::v1::{
-    Cluster, Config, Extension, Network, Node, NodeRole, Resource, Secret, Service, Task,
-    TaskState, Volume, node_spec::Membership,
+    Cluster, Config, Extension, Network, Node, Resource, Secret, Service, Task, Volume,
 };
 
-use crate::{Error, Object, object::slot_key};
-
-/// What objects can be found by, besides their ID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Index {
-    /// The name, in lower case.
-    Name,
-    /// `spec.annotations.indices`, as `key NUL value`.
-    Custom,
-    /// Tasks of a service.
-    Service,
-    /// Tasks on a node.
-    Node,
-    /// Tasks of a slot of a service.
-    Slot,
-    /// Tasks by desired state.
-    DesiredState,
-    /// Tasks by observed state.
-    TaskState,
-    /// Services and tasks by runtime: `container`, `attachment` or a generic kind.
-    Runtime,
-    /// Services and tasks by the target of a network attachment.
-    Network,
-    /// Services and tasks by secret ID.
-    Secret,
-    /// Services and tasks by config ID.
-    Config,
-    /// Tasks by the ID of an attached volume.
-    VolumeAttachment,
-    /// Nodes by observed role.
-    Role,
-    /// Nodes by membership.
-    Membership,
-    /// Resources by extension name.
-    Kind,
-    /// Volumes by group.
-    Group,
-    /// Volumes by driver name.
-    Driver,
-}
-
-/// A selection of objects of one table.
-#[derive(Clone, Debug)]
-pub enum By<'a> {
-    /// Every object.
-    All,
-    /// Objects whose ID starts so.
-    IdPrefix(&'a str),
-    /// Objects with exactly this index value.
-    Is(Index, Cow<'a, str>),
-    /// Objects with an index value that starts so.
-    StartsWith(Index, Cow<'a, str>),
-}
-
-impl<'a> By<'a> {
-    /// By name, without regard to case.
-    pub fn name(name: &str) -> Self {
-        Self::Is(Index::Name, name.to_lowercase().into())
-    }
-    /// By the start of the name, without regard to case.
-    pub fn name_prefix(prefix: &str) -> Self {
-        Self::StartsWith(Index::Name, prefix.to_lowercase().into())
-    }
-    /// Tasks of a service.
-    pub fn service(id: &'a str) -> Self {
-        Self::Is(Index::Service, id.into())
-    }
-    /// Tasks on a node.
-    pub fn node(id: &'a str) -> Self {
-        Self::Is(Index::Node, id.into())
-    }
-    /// Tasks of a slot.
-    pub fn slot(service_id: &str, slot: u64) -> Self {
-        Self::Is(Index::Slot, slot_key(service_id, slot).into())
-    }
-    /// Tasks by desired state.
-    pub fn desired_state(state: TaskState) -> Self {
-        Self::Is(Index::DesiredState, state.as_str_name().into())
-    }
-    /// Tasks by observed state.
-    pub fn task_state(state: TaskState) -> Self {
-        Self::Is(Index::TaskState, state.as_str_name().into())
-    }
-    /// Nodes by observed role.
-    pub fn role(role: NodeRole) -> Self {
-        Self::Is(Index::Role, role.as_str_name().into())
-    }
-    /// Nodes by membership.
-    pub fn membership(membership: Membership) -> Self {
-        Self::Is(Index::Membership, membership.as_str_name().into())
-    }
-    /// Services and tasks that refer to a secret.
-    pub fn secret(id: &'a str) -> Self {
-        Self::Is(Index::Secret, id.into())
-    }
-    /// Services and tasks that refer to a config.
-    pub fn config(id: &'a str) -> Self {
-        Self::Is(Index::Config, id.into())
-    }
-    /// By a custom index entry (`annotations.indices`).
-    pub fn custom(key: &str, value: &str) -> Self {
-        Self::Is(Index::Custom, format!("{key}\0{value}").into())
-    }
-}
+use crate::{By, Error, Index, Object, by::Value, text::Text};
 
 /// All tables. A clone shares everything and costs a few pointer copies.
 #[derive(Clone, Debug, Default)]
@@ -132,14 +28,14 @@ pub struct Tables {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     index: Index,
-    value: Box<str>,
-    id: Arc<str>,
+    value: Text,
+    id: Text,
 }
 
 /// Objects of one kind.
 #[derive(Clone, Debug)]
 pub struct Table<T> {
-    objects: OrdMap<Arc<str>, Arc<T>>,
+    objects: OrdMap<Text, Arc<T>>,
     keys: OrdSet<Key>,
 }
 
@@ -152,51 +48,82 @@ impl<T> Default for Table<T> {
     }
 }
 
+type Found<'a, T> = Box<dyn Iterator<Item = &'a Arc<T>> + Send + 'a>;
+
 impl<T: Object> Table<T> {
     pub(crate) fn get(&self, id: &str) -> Option<&Arc<T>> {
-        self.objects.get(id)
+        self.objects.get(&Text::from(id))
+    }
+
+    pub(crate) fn objects(&self) -> &OrdMap<Text, Arc<T>> {
+        &self.objects
     }
 
     pub(crate) fn len(&self) -> usize {
         self.objects.len()
     }
 
-    pub(crate) fn find<'a>(
-        &'a self,
-        by: By<'a>,
-    ) -> Box<dyn Iterator<Item = &'a Arc<T>> + Send + 'a> {
+    pub(crate) fn find<'a>(&'a self, by: By<'a>) -> Found<'a, T> {
         match by {
             By::All => Box::new(self.objects.values()),
             By::IdPrefix(prefix) => Box::new(
                 self.objects
-                    .range::<_, str>((
-                        std::ops::Bound::Included(prefix),
-                        std::ops::Bound::Unbounded,
-                    ))
-                    .take_while(move |(id, _)| id.starts_with(prefix))
+                    .range(Text::from(prefix)..)
+                    .take_while(move |(id, _)| id.as_bytes().starts_with(prefix.as_bytes()))
                     .map(|(_, object)| object),
             ),
-            By::Is(index, value) => Box::new(
-                self.from(index, &value)
-                    .take_while(move |key| key.index == index && *key.value == *value)
+            By::Is(Index::Service, id) => self.find(By::StartsWith(
+                // The key of a slot starts with the service.
+                Index::Slot,
+                format!("{id}\0").into(),
+            )),
+            By::StartsWith(Index::Service, prefix) => {
+                self.find(By::StartsWith(Index::Slot, prefix))
+            }
+            By::Is(index, value) if index.keeps(Value::Exact(&value)) => {
+                let value = Text::from(&*value);
+                Box::new(
+                    self.from(index, value.clone())
+                        .take_while(move |key| key.index == index && key.value == value)
+                        .filter_map(|key| self.objects.get(&key.id)),
+                )
+            }
+            By::StartsWith(index, prefix) if index.is_kept() => Box::new(
+                self.from(index, Text::from(&*prefix))
+                    .take_while(move |key| {
+                        key.index == index && key.value.as_bytes().starts_with(prefix.as_bytes())
+                    })
                     .filter_map(|key| self.objects.get(&key.id)),
             ),
-            By::StartsWith(index, prefix) => Box::new(
-                self.from(index, &prefix)
-                    .take_while(move |key| key.index == index && key.value.starts_with(&*prefix))
-                    .filter_map(|key| self.objects.get(&key.id)),
-            ),
+            By::Is(index, value) => self.search(index, move |own| *own == *value),
+            By::StartsWith(index, prefix) => {
+                self.search(index, move |own| own.starts_with(&*prefix))
+            }
         }
     }
 
-    fn from(&self, index: Index, value: &str) -> impl Iterator<Item = &Key> + Send + use<'_, T> {
-        self.keys.range(
-            Key {
-                index,
-                value: value.into(),
-                id: Arc::from(""),
-            }..,
-        )
+    fn from(&self, index: Index, value: Text) -> impl Iterator<Item = &Key> + Send + use<'_, T> {
+        let id = Text::from("");
+        self.keys.range(Key { index, value, id }..)
+    }
+
+    /// All objects with a value of `index` that is wanted.
+    fn search<'a>(
+        &'a self,
+        index: Index,
+        wanted: impl Fn(Cow<'_, str>) -> bool + Send + 'a,
+    ) -> Found<'a, T> {
+        Box::new(self.objects.values().filter(move |object| {
+            let mut found = false;
+            object.index(&mut |own, value| found |= own == index && wanted(value.to_str()));
+            if index == Index::Custom {
+                let indices = &object.annotations().indices;
+                found |= indices
+                    .iter()
+                    .any(|own| wanted(format!("{}\0{}", own.key, own.val).into()));
+            }
+            found
+        }))
     }
 
     /// Fails if an object other than `object` has its name.
@@ -214,50 +141,117 @@ impl<T: Object> Table<T> {
 
     /// Puts `object` in place of the one with its ID, which is returned.
     pub(crate) fn put(&mut self, object: Arc<T>) -> Option<Arc<T>> {
-        let id: Arc<str> = match self.objects.get_key_value(object.id()) {
-            Some((id, _)) => id.clone(),
-            None => Arc::from(object.id()),
-        };
+        let id = Text::from(object.id());
         let old = self.objects.insert(id.clone(), object.clone());
-        let new_keys = keys(&*object, &id);
-        let old_keys = old.as_ref().map_or_else(Vec::new, |old| keys(&**old, &id));
-        for key in &old_keys {
-            if !new_keys.contains(key) {
-                self.keys.remove(key);
+        let new_values = values(&*object);
+        let old_values = old.as_ref().map_or_else(Vec::new, |old| values(&**old));
+        for value in &old_values {
+            if !new_values.contains(value) {
+                self.keys.remove(&key(*value, &id));
             }
         }
-        for key in new_keys {
-            if !old_keys.contains(&key) {
-                self.keys.insert(key);
+        for value in new_values {
+            if !old_values.contains(&value) {
+                self.keys.insert(key(value, &id));
             }
         }
         old
     }
 
     pub(crate) fn remove(&mut self, id: &str) -> Option<Arc<T>> {
-        let old = self.objects.remove(id)?;
-        for key in keys(&*old, &Arc::from(id)) {
-            self.keys.remove(&key);
+        let id = Text::from(id);
+        let old = self.objects.remove(&id)?;
+        for value in values(&*old) {
+            self.keys.remove(&key(value, &id));
         }
         Some(old)
     }
+
+    /// A table of the objects of all `parts`. Of several with the same ID the last one counts.
+    pub(crate) fn of(parts: Vec<Part<T>>) -> Self {
+        let mut objects = Vec::new();
+        let mut keys = Vec::new();
+        for part in parts {
+            objects.extend(part.objects);
+            keys.extend(part.keys);
+        }
+        // What comes in order is put in several times faster.
+        objects.sort_by(|(a, _), (b, _)| a.cmp(b));
+        if objects.windows(2).any(|two| two[0].0 == two[1].0) {
+            let mut table = Self::default();
+            for (_, object) in objects {
+                table.put(object);
+            }
+            return table;
+        }
+        thread::scope(|scope| {
+            let keys = scope.spawn(|| {
+                keys.sort_unstable();
+                dense(keys).collect()
+            });
+            Self {
+                objects: dense(objects).collect(),
+                keys: keys.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            }
+        })
+    }
 }
 
-fn keys<T: Object>(object: &T, id: &Arc<str>) -> Vec<Key> {
-    let mut keys = Vec::with_capacity(8);
-    let mut add = |index, value: &str| {
-        keys.push(Key {
-            index,
-            value: value.into(),
-            id: id.clone(),
-        });
-    };
+/// Some objects of a table that is being made, with their keys.
+#[derive(Debug)]
+pub(crate) struct Part<T> {
+    objects: Vec<(Text, Arc<T>)>,
+    keys: Vec<Key>,
+}
+
+impl<T: Object> Part<T> {
+    pub(crate) fn with_capacity(objects: usize) -> Self {
+        Self {
+            objects: Vec::with_capacity(objects),
+            // A task that runs has two.
+            keys: Vec::with_capacity(2 * objects),
+        }
+    }
+
+    pub(crate) fn push(&mut self, object: T) {
+        let id = Text::from(object.id());
+        let keys = values(&object).into_iter().map(|value| key(value, &id));
+        self.keys.extend(keys);
+        self.objects.push((id, Arc::new(object)));
+    }
+}
+
+/// Ordered items in the order in which they make a dense tree: every second one, then the others.
+/// Where all comes in order, full nodes are split and their first half stays half empty: the second
+/// round fills it.
+fn dense<I>(items: Vec<I>) -> impl Iterator<Item = I> {
+    let mut later = Vec::with_capacity(items.len() / 2);
+    let mut first = Vec::with_capacity(items.len().div_ceil(2));
+    for (at, item) in items.into_iter().enumerate() {
+        [&mut first, &mut later][at % 2].push(item);
+    }
+    first.into_iter().chain(later)
+}
+
+fn key((index, value): (Index, Value<'_>), id: &Text) -> Key {
+    Key {
+        index,
+        value: value.to_text(),
+        id: id.clone(),
+    }
+}
+
+/// The values of an object that the table has keys for.
+fn values<T: Object>(object: &T) -> Vec<(Index, Value<'_>)> {
+    // The task with most of them: name, node, slot and both states.
+    let mut values = Vec::with_capacity(5);
     if !object.name().is_empty() {
-        add(Index::Name, &object.name().to_lowercase());
+        values.push((Index::Name, Value::NoCase(object.name())));
     }
-    for entry in &object.annotations().indices {
-        add(Index::Custom, &format!("{}\0{}", entry.key, entry.val));
-    }
-    object.index(&mut add);
-    keys
+    object.index(&mut |index, value| {
+        if index.keeps(value) {
+            values.push((index, value));
+        }
+    });
+    values
 }

@@ -1,5 +1,7 @@
 //! A stand-in for replication, for tests of what sits on a store.
 
+pub mod sample;
+
 use std::{
     collections::VecDeque,
     sync::{

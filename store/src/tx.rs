@@ -13,14 +13,14 @@ use crate::{AnyObject, By, Change, Error, Kind, Object, table::Tables};
 /// are committed.
 #[derive(Debug)]
 pub struct Tx {
-    tables: Tables,
+    tables: Arc<Tables>,
     version: u64,
     now: Timestamp,
     changes: Vec<Change>,
 }
 
 impl Tx {
-    pub(crate) fn new(tables: Tables, version: u64, now: Timestamp) -> Self {
+    pub(crate) fn new(tables: Arc<Tables>, version: u64, now: Timestamp) -> Self {
         Self {
             tables,
             version,
@@ -29,7 +29,7 @@ impl Tx {
         }
     }
 
-    pub(crate) fn finish(self) -> (Tables, Vec<Change>) {
+    pub(crate) fn finish(self) -> (Arc<Tables>, Vec<Change>) {
         (self.tables, self.changes)
     }
 
@@ -65,7 +65,7 @@ impl Tx {
         let object = Arc::new(object);
         let any = object.clone().wrap();
         self.check_extension(&any)?;
-        T::table_mut(&mut self.tables).put(object.clone());
+        T::table_mut(Arc::make_mut(&mut self.tables)).put(object.clone());
         self.changes.push(Change::Create(any));
         Ok(object)
     }
@@ -91,7 +91,7 @@ impl Tx {
         meta.created_at = old.meta().created_at.or(Some(self.now));
         meta.updated_at = Some(self.now);
         let object = Arc::new(object);
-        T::table_mut(&mut self.tables).put(object.clone());
+        T::table_mut(Arc::make_mut(&mut self.tables)).put(object.clone());
         self.changes.push(Change::Update {
             old: old.wrap(),
             new: object.clone().wrap(),
@@ -114,7 +114,7 @@ impl Tx {
                 return Err(Error::ExtensionInUse);
             }
         }
-        T::table_mut(&mut self.tables).remove(id);
+        T::table_mut(Arc::make_mut(&mut self.tables)).remove(id);
         self.changes.push(Change::Remove(object.clone().wrap()));
         Ok(object)
     }

@@ -1,5 +1,4 @@
-//! Changes as they rest in the log, and tables as they rest in a snapshot: SwarmKit's
-//! `InternalRaftRequest` and `StoreSnapshot`.
+//! Changes as they rest in the log: SwarmKit's `InternalRaftRequest`.
 
 use std::sync::Arc;
 
@@ -8,15 +7,9 @@ use prost::{
     Message as _,
     encoding::{self, WireType},
 };
-use skep_proto::v1::{
-    InternalRaftRequest, StoreAction, StoreActionKind, StoreSnapshot, store_action::Target,
-};
+use skep_proto::v1::{InternalRaftRequest, StoreAction, StoreActionKind, store_action::Target};
 
-use crate::{
-    AnyObject, Change, Error, Object,
-    change::with_object,
-    table::{Table, Tables},
-};
+use crate::{AnyObject, Change, Error, Object, change::with_object, table::Tables};
 
 /// Field numbers of `InternalRaftRequest` and `StoreAction`.
 const REQUEST_ID: u32 = 1;
@@ -128,83 +121,4 @@ fn target(action: StoreAction) -> Option<AnyObject> {
         Target::Config(object) => object.into(),
         Target::Volume(object) => object.into(),
     })
-}
-
-/// All tables as a snapshot message.
-pub(crate) fn to_snapshot(tables: &Tables) -> StoreSnapshot {
-    StoreSnapshot {
-        nodes: list(&tables.nodes),
-        services: list(&tables.services),
-        networks: list(&tables.networks),
-        tasks: list(&tables.tasks),
-        clusters: list(&tables.clusters),
-        secrets: list(&tables.secrets),
-        resources: list(&tables.resources),
-        extensions: list(&tables.extensions),
-        configs: list(&tables.configs),
-        volumes: list(&tables.volumes),
-    }
-}
-
-fn list<T: Object>(table: &Table<T>) -> Vec<T> {
-    table
-        .find(crate::By::All)
-        .map(|object| T::clone(object))
-        .collect()
-}
-
-/// Tables filled from a snapshot message.
-pub(crate) fn from_snapshot(snapshot: StoreSnapshot) -> Tables {
-    let mut tables = Tables::default();
-    fill(&mut tables.nodes, snapshot.nodes);
-    fill(&mut tables.services, snapshot.services);
-    fill(&mut tables.networks, snapshot.networks);
-    fill(&mut tables.tasks, snapshot.tasks);
-    fill(&mut tables.clusters, snapshot.clusters);
-    fill(&mut tables.secrets, snapshot.secrets);
-    fill(&mut tables.resources, snapshot.resources);
-    fill(&mut tables.extensions, snapshot.extensions);
-    fill(&mut tables.configs, snapshot.configs);
-    fill(&mut tables.volumes, snapshot.volumes);
-    tables
-}
-
-fn fill<T: Object>(table: &mut Table<T>, objects: Vec<T>) {
-    for object in objects {
-        table.put(Arc::new(object));
-    }
-}
-
-/// What must change to get from `old` to `new`: only objects that differ.
-pub(crate) fn difference(old: &Tables, new: &Tables) -> Vec<Change> {
-    let mut changes = Vec::new();
-    compare(&old.nodes, &new.nodes, &mut changes);
-    compare(&old.services, &new.services, &mut changes);
-    compare(&old.networks, &new.networks, &mut changes);
-    compare(&old.tasks, &new.tasks, &mut changes);
-    compare(&old.clusters, &new.clusters, &mut changes);
-    compare(&old.secrets, &new.secrets, &mut changes);
-    compare(&old.resources, &new.resources, &mut changes);
-    compare(&old.extensions, &new.extensions, &mut changes);
-    compare(&old.configs, &new.configs, &mut changes);
-    compare(&old.volumes, &new.volumes, &mut changes);
-    changes
-}
-
-fn compare<T: Object>(old: &Table<T>, new: &Table<T>, changes: &mut Vec<Change>) {
-    for object in new.find(crate::By::All) {
-        match old.get(object.id()) {
-            None => changes.push(Change::Create(object.clone().wrap())),
-            Some(before) if before != object => changes.push(Change::Update {
-                old: before.clone().wrap(),
-                new: object.clone().wrap(),
-            }),
-            Some(_) => {}
-        }
-    }
-    for object in old.find(crate::By::All) {
-        if new.get(object.id()).is_none() {
-            changes.push(Change::Remove(object.clone().wrap()));
-        }
-    }
 }

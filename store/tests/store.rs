@@ -11,10 +11,14 @@ use std::{
 use prost::Message as _;
 use skep_proto::{
     Timestamp,
-    v1::{Annotations, Extension, InternalRaftRequest, Node, Resource, Task},
+    v1::{
+        Annotations, Extension, IndexEntry, InternalRaftRequest, Node, Resource, Service,
+        ServiceSpec, StoreSnapshot, Task, TaskState,
+    },
 };
 use skep_store::{
-    Change, Entry, Error, Event, MAX_PROPOSAL_BYTES, Route, Store, testing::ManualLog,
+    By, Change, Entry, Error, Event, Image, Index, MAX_PROPOSAL_BYTES, Route, Store,
+    testing::ManualLog,
 };
 
 fn leader() -> (Store, ManualLog) {
@@ -152,6 +156,143 @@ fn an_entry_that_does_not_decode_is_an_error_and_publishes_nothing() {
         Err(Error::Corrupt { index: 7, .. })
     ));
     assert_eq!(store.snapshot().index(), 0);
+}
+
+#[test]
+fn a_writer_that_goes_away_leaves_its_place_taken() {
+    let (store, log) = leader();
+    let write = |number: u32| {
+        let new = task(&number.to_string(), "n");
+        store.update(move |tx| tx.create(new).map(drop))
+    };
+    for number in 0..4096 {
+        assert!(poll(pin!(write(number))).is_pending());
+    }
+    let mut one_more = pin!(write(4096));
+    assert!(poll(one_more.as_mut()).is_pending());
+    assert_eq!(log.len(), 4096, "it is not built before there is a place");
+    store.apply(&log.take(0, 1)).unwrap();
+    assert!(poll(one_more.as_mut()).is_pending());
+    assert_eq!(log.len(), 4096, "4,095 were left, and this one came");
+}
+
+#[test]
+fn those_who_wait_for_others_take_places_too() {
+    let (store, log) = leader();
+    assert!(poll(pin!(store.update(|tx| tx.create(task("a", "n")).map(drop)))).is_pending());
+    for _ in 1..4096 {
+        let again = store.update(|tx| tx.create(task("a", "n")).map(drop));
+        assert!(poll(pin!(again)).is_pending());
+    }
+    assert!(poll(pin!(store.update(|tx| tx.create(task("b", "n")).map(drop)))).is_pending());
+    assert_eq!(log.len(), 1, "no place for it");
+}
+
+#[test]
+fn what_has_no_keys_of_its_own_is_found_all_the_same() {
+    let entry = |key: &str, val: &str| IndexEntry {
+        key: key.to_owned(),
+        val: val.to_owned(),
+    };
+    let mut first = task("a", "n1");
+    first.service_id = "service".to_owned();
+    first.slot = 12_345;
+    first.set_desired_state(TaskState::Running);
+    first.status_mut().set_state(TaskState::Failed);
+    first.annotations_mut().indices = vec![entry("colour", "red"), entry("size", "XL")];
+    let mut second = task("b", "n2");
+    second.service_id = "service2".to_owned();
+    second.slot = 1;
+    second.set_desired_state(TaskState::Remove);
+    let image = StoreSnapshot {
+        tasks: vec![second, first],
+        ..Default::default()
+    };
+    let store = Store::new(Timestamp::default);
+    store.restore(1, image);
+    let snapshot = store.snapshot();
+    let found = |by: By<'_>| {
+        let ids = snapshot.find::<Task>(by).map(|task| &*task.id);
+        ids.collect::<Vec<_>>().concat()
+    };
+    assert_eq!(found(By::desired_state(TaskState::Running)), "a");
+    assert_eq!(found(By::desired_state(TaskState::Remove)), "b");
+    assert_eq!(found(By::task_state(TaskState::Failed)), "a");
+    assert_eq!(found(By::task_state(TaskState::New)), "b");
+    assert_eq!(found(By::custom("colour", "red")), "a");
+    assert_eq!(found(By::custom("colour", "XL")), "");
+    assert_eq!(found(By::StartsWith(Index::Custom, "colour\0".into())), "a");
+    assert_eq!(found(By::service("service")), "a");
+    assert_eq!(found(By::service("serv")), "");
+    assert_eq!(found(By::StartsWith(Index::Service, "serv".into())), "ab");
+    assert_eq!(found(By::slot("service", 12_345)), "a");
+    assert_eq!(found(By::slot("service", 1234)), "");
+    assert_eq!(found(By::IdPrefix("")), "ab");
+    assert_eq!(found(By::node("n2")), "b");
+}
+
+#[test]
+fn of_two_objects_with_one_id_in_a_snapshot_the_last_one_counts() {
+    let store = Store::new(Timestamp::default);
+    let tasks = vec![task("a", "n1"), task("b", "n1"), task("a", "n2")];
+    let twice = StoreSnapshot {
+        tasks,
+        ..Default::default()
+    };
+    store.restore(1, Image::decode(&twice.encode_to_vec()).unwrap());
+    let snapshot = store.snapshot();
+    assert_eq!(snapshot.count::<Task>(), 2);
+    assert_eq!(snapshot.find::<Task>(By::node("n1")).count(), 1);
+    assert_eq!(snapshot.find::<Task>(By::node("n2")).count(), 1);
+}
+
+#[test]
+fn a_snapshot_that_is_cut_or_damaged_is_an_error_or_another_snapshot_but_no_panic() {
+    let tasks = (0..3).map(skep_store::testing::sample::task).collect();
+    let wire = StoreSnapshot {
+        tasks,
+        ..Default::default()
+    };
+    let bytes = wire.encode_to_vec();
+    let whole = (0..=bytes.len()).filter(|&end| Image::decode(&bytes[..end]).is_ok());
+    assert_eq!(whole.count(), 4, "between two tasks, and at both ends");
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] = !damaged[at];
+        let ours = Image::decode(&damaged);
+        let theirs = StoreSnapshot::decode(&*damaged);
+        assert_eq!(ours.is_ok(), theirs.is_ok(), "byte {at}");
+    }
+}
+
+#[test]
+fn a_service_route_hears_of_the_service_and_its_tasks() {
+    let store = skep_store::testing::leading(Timestamp::default);
+    futures(async {
+        let (_, mut one) = store.watch([Route::Service("s1".to_owned())]);
+        let told = |one: &mut skep_store::Subscription| one.try_next().is_some();
+        for (id, service, concerned) in [("a", "s1", true), ("b", "s2", false), ("c", "", false)] {
+            let mut new = task(id, "n");
+            new.service_id = service.to_owned();
+            store.update(|tx| tx.create(new).map(drop)).await.unwrap();
+            assert_eq!(told(&mut one), concerned, "task {id}");
+        }
+        for (id, concerned) in [("s1", true), ("s2", false)] {
+            let new = Service {
+                id: id.to_owned(),
+                spec: Some(ServiceSpec {
+                    annotations: Some(Annotations {
+                        name: id.to_owned(),
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            };
+            store.update(|tx| tx.create(new).map(drop)).await.unwrap();
+            assert_eq!(told(&mut one), concerned, "service {id}");
+        }
+    });
 }
 
 #[test]

@@ -1,0 +1,148 @@
+//! All tables as they rest in a snapshot: SwarmKit's `StoreSnapshot`.
+
+use std::{num::NonZero, panic::resume_unwind, sync::Arc, thread};
+
+use prost::{
+    DecodeError,
+    encoding::{self, DecodeContext},
+};
+use skep_proto::v1::StoreSnapshot;
+
+use crate::{
+    Change, Object, Snapshot,
+    table::{Part, Table, Tables},
+};
+
+/// Fewer objects than that are not worth a thread.
+const OBJECTS_PER_THREAD: usize = 1000;
+
+/// Tables that were read from a snapshot, for [`crate::Store::restore`].
+#[derive(Debug)]
+pub struct Image(pub(crate) Arc<Tables>);
+
+macro_rules! image {
+    ($($table:ident = $tag:literal),*) => {
+        impl Image {
+            /// Reads a serialised `StoreSnapshot`, on all processors and without making the whole
+            /// message first.
+            pub fn decode(mut data: &[u8]) -> Result<Self, DecodeError> {
+                #[derive(Default)]
+                struct Fields<'a> { $($table: Vec<&'a [u8]>,)* }
+                let mut fields = Fields::default();
+                while !data.is_empty() {
+                    let (tag, wire_type) = encoding::decode_key(&mut data)?;
+                    let mut field = data;
+                    encoding::skip_field(wire_type, tag, &mut data, DecodeContext::default())?;
+                    match tag {
+                        $($tag => {
+                            encoding::check_wire_type(
+                                encoding::WireType::LengthDelimited,
+                                wire_type,
+                            )?;
+                            let len = encoding::decode_varint(&mut field)?;
+                            // It has been skipped, so it is there.
+                            fields.$table.push(&field[..len as usize]);
+                        })*
+                        _ => {}
+                    }
+                }
+                Ok(Self(Arc::new(Tables { $($table: decode_table(&fields.$table)?,)* })))
+            }
+        }
+
+        impl From<StoreSnapshot> for Image {
+            fn from(snapshot: StoreSnapshot) -> Self {
+                Self(Arc::new(Tables { $($table: table_of(snapshot.$table),)* }))
+            }
+        }
+
+        impl Snapshot {
+            /// The tables in wire form.
+            pub fn to_wire(&self) -> StoreSnapshot {
+                StoreSnapshot {
+                    $($table: self.tables().$table.objects().values()
+                        .map(|object| (**object).clone()).collect(),)*
+                }
+            }
+
+            /// The tables as a serialised `StoreSnapshot`, made without copying the objects first.
+            pub fn to_bytes(&self) -> Vec<u8> {
+                let mut data = Vec::new();
+                $(for object in self.tables().$table.objects().values() {
+                    encoding::message::encode($tag, &**object, &mut data);
+                })*
+                data
+            }
+        }
+
+        /// What must change to get from `old` to `new`: only objects that differ.
+        pub(crate) fn difference(old: &Tables, new: &Tables) -> Vec<Change> {
+            let mut changes = Vec::new();
+            $(compare(&old.$table, &new.$table, &mut changes);)*
+            changes
+        }
+    };
+}
+
+// With the field numbers of `StoreSnapshot`.
+image!(
+    nodes = 1,
+    services = 2,
+    networks = 3,
+    tasks = 4,
+    clusters = 5,
+    secrets = 6,
+    resources = 7,
+    extensions = 8,
+    configs = 9,
+    volumes = 10
+);
+
+fn table_of<T: Object>(objects: Vec<T>) -> Table<T> {
+    let mut part = Part::with_capacity(objects.len());
+    for object in objects {
+        part.push(object);
+    }
+    Table::of(vec![part])
+}
+
+fn decode_table<T: Object>(objects: &[&[u8]]) -> Result<Table<T>, DecodeError> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let size = objects.len().div_ceil(threads).max(OBJECTS_PER_THREAD);
+    let parts: Result<_, _> = thread::scope(|scope| {
+        let mut chunks = objects.chunks(size);
+        // The first is for this thread.
+        let own = chunks.next().unwrap_or_default();
+        let others: Vec<_> = chunks
+            .map(|chunk| scope.spawn(|| decode_part(chunk)))
+            .collect();
+        let mut parts = vec![decode_part(own)];
+        parts.extend(
+            others
+                .into_iter()
+                .map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic))),
+        );
+        parts.into_iter().collect()
+    });
+    Ok(Table::of(parts?))
+}
+
+fn decode_part<T: Object>(objects: &[&[u8]]) -> Result<Part<T>, DecodeError> {
+    let mut part = Part::with_capacity(objects.len());
+    for object in objects {
+        part.push(T::decode(*object)?);
+    }
+    Ok(part)
+}
+
+fn compare<T: Object>(old: &Table<T>, new: &Table<T>, changes: &mut Vec<Change>) {
+    use imbl::ordmap::DiffItem;
+    changes.extend(old.objects().diff(new.objects()).map(|item| match item {
+        DiffItem::Add(_, object) => Change::Create(object.clone().wrap()),
+        DiffItem::Update { old, new } => Change::Update {
+            old: old.1.clone().wrap(),
+            new: new.1.clone().wrap(),
+        },
+        DiffItem::Remove(_, object) => Change::Remove(object.clone().wrap()),
+    }));
+}
