@@ -1,8 +1,14 @@
-//! Any sequence of operations: the store against plain maps, and against its own followers.
+//! Any interleaving of transactions, commits, changes of leader and restored snapshots: three stores
+//! against plain maps.
 #![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
 
+#[path = "model/plain.rs"]
+mod plain;
+#[path = "model/reader.rs"]
+mod reader;
+
 use std::{
-    collections::BTreeMap,
+    collections::VecDeque,
     future::Future,
     pin::Pin,
     sync::{
@@ -12,314 +18,305 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use plain::{Plain, Step, task_id};
 use proptest::prelude::*;
-use skep_proto::{
-    Timestamp,
-    v1::{Annotations, Config, ConfigSpec, Task, TaskState},
-};
-use skep_store::{
-    By, Change, Error, Event, Route, Snapshot, Store, Subscription, testing::ManualLog,
-};
+use reader::Reader;
+use skep_proto::Timestamp;
+use skep_store::{Entry, Error, Image, Store, testing::ManualLog};
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Create task `id` on `node`.
-    Create {
-        id: u8,
-        node: u8,
-    },
-    /// Move task `id` to `node`, if it is there.
-    Move {
-        id: u8,
-        node: u8,
-    },
-    /// Change task `id` deciding on a version that is `behind` commits old.
-    StaleMove {
-        id: u8,
-    },
-    Remove {
-        id: u8,
-    },
-    /// A config whose name only `name` decides: names clash.
-    Named {
-        id: u8,
-        name: u8,
-    },
-    /// Commit this many of the waiting proposals.
-    Commit {
-        count: u8,
-    },
-    /// Lose leadership with all that waits, and gain it again.
-    NewTerm,
+    /// Start a transaction.
+    Start(Vec<Step>),
+    /// Commit this many of the proposals that wait.
+    Commit { count: usize },
+    /// The other manager leads. This many of the old leader's proposals are still committed; the
+    /// others are lost. The old leader is told, or learns of it by an entry that is not its own.
+    Takeover { kept: usize, told: bool },
+    /// The manager that is behind gets the entries that it lacks, so many at a time.
+    CatchUp { batch: usize },
+    /// The manager that is behind gets a snapshot.
+    Restore { serialised: bool },
+    /// More commits than a subscription holds.
+    Flood,
+    /// The reader that does so now and then reads.
+    Read,
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let id = 0..12_u8;
     prop_oneof![
-        4 => (id.clone(), 0..4_u8).prop_map(|(id, node)| Op::Create { id, node }),
-        4 => (id.clone(), 0..4_u8).prop_map(|(id, node)| Op::Move { id, node }),
-        1 => id.clone().prop_map(|id| Op::StaleMove { id }),
-        2 => id.clone().prop_map(|id| Op::Remove { id }),
-        2 => (id, 0..3_u8).prop_map(|(id, name)| Op::Named { id, name }),
-        4 => (1..5_u8).prop_map(|count| Op::Commit { count }),
-        1 => Just(Op::NewTerm),
+        120 => prop::collection::vec(Step::any(), 1..4).prop_map(Op::Start),
+        50 => (1..5_usize).prop_map(|count| Op::Commit { count }),
+        10 => (0..4_usize, any::<bool>()).prop_map(|(kept, told)| Op::Takeover { kept, told }),
+        10 => (1..5_usize).prop_map(|batch| Op::CatchUp { batch }),
+        10 => any::<bool>().prop_map(|serialised| Op::Restore { serialised }),
+        1 => Just(Op::Flood),
+        10 => Just(Op::Read),
     ]
 }
 
 type Write = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
-/// A leader, a follower fed with the same entries, and what must be true of them.
+/// A transaction without an answer yet.
+struct Waiting {
+    write: Write,
+    /// What the answer must be.
+    answer: Result<(), Error>,
+    /// How many transactions must be committed before it may be given.
+    after: u64,
+}
+
 struct World {
-    leader: Store,
-    follower: Store,
+    /// The first two lead in turn and have everything that is committed. The third is behind.
+    stores: [Store; 3],
+    readers: [Reader; 3],
+    /// Reads the first store only now and then.
+    slow: Reader,
+    leader: usize,
     log: ManualLog,
-    index: u64,
-    waiting: Vec<Write>,
-    /// What a reader of the subscription has pieced together.
-    seen: BTreeMap<String, Arc<Task>>,
-    subscription: Subscription,
-    last_version: u64,
+    entries: Vec<Entry>,
+    waiting: Vec<Waiting>,
+    committed: Plain,
+    /// The state after each transaction that is not committed yet.
+    pending: VecDeque<Plain>,
+    /// Transactions that were committed.
+    transactions: u64,
+    next_version: u64,
 }
 
 impl World {
     fn new() -> Self {
         let ticks = Arc::new(AtomicI64::new(0));
-        let clock = move || Timestamp {
-            seconds: ticks.fetch_add(1, Ordering::Relaxed),
-            nanos: 0,
-        };
-        let leader = Store::new(clock.clone());
-        let (_, subscription) = leader.watch([Route::All]);
-        let world = Self {
-            leader,
-            follower: Store::new(clock),
+        let stores = [(); 3].map(|()| {
+            let ticks = ticks.clone();
+            Store::new(move || Timestamp {
+                seconds: ticks.fetch_add(1, Ordering::Relaxed),
+                nanos: 0,
+            })
+        });
+        let mut world = Self {
+            readers: [0, 1, 2].map(|at| Reader::new(&stores[at])),
+            slow: Reader::new(&stores[0]),
+            stores,
+            leader: 0,
             log: ManualLog::default(),
-            index: 0,
+            entries: Vec::new(),
             waiting: Vec::new(),
-            seen: BTreeMap::new(),
-            subscription,
-            last_version: 0,
+            committed: Plain::default(),
+            pending: VecDeque::new(),
+            transactions: 0,
+            next_version: 0,
         };
         world.lead();
         world
     }
 
-    fn lead(&self) {
-        self.leader
-            .lead(self.index * 1000 + 1, Arc::new(self.log.clone()));
+    fn index(&self) -> u64 {
+        self.entries.len() as u64
     }
 
-    /// Starts a write, as far as it gets without a commit.
-    fn start(&mut self, write: impl Future<Output = Result<(), Error>> + 'static) {
-        let mut write: Write = Box::pin(write);
-        if poll(&mut write).is_pending() {
-            self.waiting.push(write);
-        }
+    fn lead(&mut self) {
+        self.next_version = self.index() + 1;
+        // As a random number would be: far from those of the leaders before.
+        let first_request = (self.index() + 1) << 32;
+        self.stores[self.leader].lead(first_request, Arc::new(self.log.clone()));
     }
 
     fn run(&mut self, op: Op) {
-        let store = self.leader.clone();
         match op {
-            Op::Create { id, node } => self.start(async move {
-                let new = task(id, node);
-                store.update(|tx| tx.create(new).map(drop)).await
-            }),
-            Op::Move { id, node } => self.start(async move {
-                store
-                    .update(|tx| {
-                        let Some(task) = tx.get::<Task>(&task_id(id)) else {
-                            return Ok(());
-                        };
-                        let mut task = Task::clone(task);
-                        task.node_id = node_id(node);
-                        tx.update(task).map(drop)
-                    })
-                    .await
-            }),
-            Op::StaleMove { id } => self.start(async move {
-                let known = store.snapshot().get::<Task>(&task_id(id)).cloned();
-                let Some(known) = known else { return Ok(()) };
-                store
-                    .update(move |tx| {
-                        let stored = tx.get::<Task>(&known.id).cloned();
-                        let result = tx.update(Task::clone(&known)).map(drop);
-                        match stored {
-                            None => assert_eq!(result, Err(Error::NotFound)),
-                            Some(s) if s.meta().version != known.meta().version => {
-                                assert_eq!(result, Err(Error::OutOfSequence));
-                            }
-                            Some(_) => assert_eq!(result, Ok(())),
-                        }
-                        result
-                    })
-                    .await
-            }),
-            Op::Remove { id } => self.start(async move {
-                store
-                    .update(|tx| tx.remove::<Task>(&task_id(id)).map(drop))
-                    .await
-            }),
-            Op::Named { id, name } => self.start(async move {
-                store
-                    .update(|tx| {
-                        let spec = ConfigSpec {
-                            annotations: Some(Annotations {
-                                name: format!(
-                                    "{}{name}",
-                                    if id % 2 == 0 { "Name" } else { "nAME" }
-                                ),
-                                ..Default::default()
-                            }),
-                            ..Default::default()
-                        };
-                        let taken = tx.find::<Config>(By::All).any(|other| {
-                            other.spec().annotations().name.to_lowercase() == format!("name{name}")
-                        });
-                        let id = format!("config{id}");
-                        let exists = tx.get::<Config>(&id).is_some();
-                        let result = tx
-                            .create(Config {
-                                id,
-                                spec: Some(spec),
-                                ..Default::default()
-                            })
-                            .map(drop);
-                        let expected = if exists {
-                            Err(Error::Exists)
-                        } else if taken {
-                            Err(Error::NameConflict)
-                        } else {
-                            Ok(())
-                        };
-                        assert_eq!(result, expected);
-                        result
-                    })
-                    .await
-            }),
-            Op::Commit { count } => self.commit(usize::from(count)),
-            Op::NewTerm => {
-                self.log.lose();
-                self.leader.follow();
-                for mut write in std::mem::take(&mut self.waiting) {
-                    // Nothing that it depended on was committed: no other answer is possible.
-                    assert_eq!(poll(&mut write), Poll::Ready(Err(Error::LostLeadership)));
-                }
-                // The first entry of a term carries nothing.
-                self.index += 1;
-                let empty = [skep_store::Entry {
-                    index: self.index,
-                    data: Default::default(),
-                }];
-                self.leader.apply(&empty).unwrap();
-                self.follower.apply(&empty).unwrap();
-                self.lead();
-            }
+            Op::Start(steps) => self.start(steps),
+            Op::Commit { count } => self.commit(count),
+            Op::Takeover { kept, told } => self.takeover(kept, told),
+            Op::CatchUp { batch } => self.catch_up(batch),
+            Op::Restore { serialised } => self.restore(serialised),
+            Op::Flood => self.flood(),
+            Op::Read => self.slow.read(&self.stores[0]),
         }
         self.check();
     }
 
-    fn commit(&mut self, count: usize) {
-        let entries = self.log.take(self.index, count);
-        self.index += entries.len() as u64;
-        self.leader.apply(&entries).unwrap();
-        // The follower gets them one by one: how entries are batched must not matter.
-        for entry in &entries {
-            self.follower.apply(std::slice::from_ref(entry)).unwrap();
+    fn start(&mut self, mut steps: Vec<Step>) {
+        for step in &mut steps {
+            if let Step::Write { id, version } = step {
+                let known = self.committed.tasks.get(&task_id(*id));
+                *version = known.map_or(0, |(_, version)| *version);
+            }
         }
-        self.waiting.retain_mut(|write| poll(write).is_pending());
-        if self.log.is_empty() {
-            assert!(
-                self.waiting.is_empty(),
-                "everything is committed, so everyone has an answer"
+        let head = self.pending.back().unwrap_or(&self.committed);
+        let next = head.after(&steps, self.next_version);
+        let answer = next.as_ref().map(drop).map_err(Clone::clone);
+        if let Ok(Some(next)) = next {
+            self.pending.push_back(next);
+            self.next_version += 1;
+        }
+        let store = self.stores[self.leader].clone();
+        let run = move |tx: &mut skep_store::Tx| steps.iter().try_for_each(|step| step.run(tx));
+        self.waiting.push(Waiting {
+            write: Box::pin(async move { store.update(run).await }),
+            answer,
+            after: self.transactions + self.pending.len() as u64,
+        });
+        self.answers();
+        assert_eq!(
+            self.log.len(),
+            self.pending.len(),
+            "proposed at once, or refused"
+        );
+    }
+
+    /// Those whose transaction, and all that it has seen, is committed have the right answer, and
+    /// nobody else has any.
+    fn answers(&mut self) {
+        let committed = self.transactions;
+        self.waiting.retain_mut(|waiting| {
+            let answer = poll(&mut waiting.write);
+            if waiting.after > committed {
+                assert_eq!(answer, Poll::Pending, "it has seen what is not committed");
+                return true;
+            }
+            assert_eq!(answer, Poll::Ready(waiting.answer.clone()));
+            false
+        });
+    }
+
+    fn commit(&mut self, count: usize) {
+        let entries = self.proposed(count);
+        let other = 1 - self.leader;
+        self.stores[self.leader].apply(&entries).unwrap();
+        // One by one: how entries come must not matter.
+        for entry in &entries {
+            self.stores[other]
+                .apply(std::slice::from_ref(entry))
+                .unwrap();
+        }
+        self.answers();
+    }
+
+    /// The next proposals as entries of the log, which they get into.
+    fn proposed(&mut self, count: usize) -> Vec<Entry> {
+        let entries = self.log.take(self.index(), count);
+        for _ in &entries {
+            self.committed = self.pending.pop_front().unwrap();
+            self.transactions += 1;
+        }
+        self.entries.extend(entries.iter().cloned());
+        entries
+    }
+
+    fn takeover(&mut self, kept: usize, told: bool) {
+        let (old, new) = (self.leader, 1 - self.leader);
+        let kept = self.proposed(kept);
+        self.log.lose();
+        self.pending.clear();
+        if told {
+            self.stores[old].follow();
+            self.all_lost();
+        }
+        self.stores[old].apply(&kept).unwrap();
+        self.stores[new].apply(&kept).unwrap();
+        if !told {
+            self.answers();
+        }
+        // The first entry of a term carries nothing.
+        self.entries.push(Entry {
+            index: self.index() + 1,
+            data: Default::default(),
+        });
+        for at in [old, new] {
+            self.stores[at]
+                .apply(&self.entries[self.entries.len() - 1..])
+                .unwrap();
+        }
+        self.leader = new;
+        self.lead();
+        if !told {
+            // Those who wait at the old leader have no answer until it learns that it is not.
+            let lost = std::mem::take(&mut self.waiting);
+            self.start(vec![
+                Step::Create { id: 200, node: 0 },
+                Step::Remove { id: 200 },
+            ]);
+            self.commit(1);
+            assert!(self.waiting.is_empty());
+            self.waiting = lost;
+            self.all_lost();
+        }
+    }
+
+    fn all_lost(&mut self) {
+        for mut waiting in self.waiting.drain(..) {
+            assert_eq!(
+                poll(&mut waiting.write),
+                Poll::Ready(Err(Error::LostLeadership))
             );
         }
     }
 
-    fn check(&mut self) {
-        let (leader, follower) = (self.leader.snapshot(), self.follower.snapshot());
-        assert_eq!(leader.index(), self.index);
-        assert_eq!(
-            leader.to_wire(),
-            follower.to_wire(),
-            "same index, same store"
-        );
-        check_indexes(&leader);
-        check_indexes(&follower);
-        while let Some(event) = self.subscription.try_next() {
-            let Event::Commits(commits) = event else {
-                panic!("a reader that keeps up lags")
-            };
-            for change in commits.iter().flat_map(|commit| &commit.changes) {
-                let version = change.object().version();
-                if !matches!(change, Change::Remove(_)) {
-                    assert!(version > self.last_version, "versions never repeat");
-                    assert!(version <= self.index, "versions stay below the log index");
-                    self.last_version = version;
-                }
-                match (change.current::<Task>(), change.object().get::<Task>()) {
-                    (Some(task), _) => drop(self.seen.insert(task.id.clone(), task.clone())),
-                    (None, Some(task)) => drop(self.seen.remove(&task.id)),
-                    (None, None) => {}
-                }
-            }
+    fn catch_up(&mut self, batch: usize) {
+        let has = self.stores[2].snapshot().index() as usize;
+        for entries in self.entries[has..].chunks(batch) {
+            self.stores[2].apply(entries).unwrap();
         }
-        let stored: BTreeMap<_, _> = leader
-            .all::<Task>()
-            .map(|task| (task.id.clone(), task.clone()))
-            .collect();
-        assert_eq!(self.seen, stored, "watchers see exactly what is committed");
+        self.readers[2].read(&self.stores[2]);
     }
-}
 
-fn check_indexes(snapshot: &Snapshot) {
-    for node in 0..4 {
-        let node = node_id(node);
-        let mut found: Vec<_> = snapshot
-            .find::<Task>(By::node(&node))
-            .map(|t| &t.id)
-            .collect();
-        found.sort();
-        let expected: Vec<_> = snapshot
-            .all::<Task>()
-            .filter(|t| t.node_id == node)
-            .map(|t| &t.id)
-            .collect();
-        assert_eq!(found, expected);
+    fn restore(&mut self, serialised: bool) {
+        let snapshot = self.stores[self.leader].snapshot();
+        if snapshot.index() == self.stores[2].snapshot().index() {
+            return;
+        }
+        if serialised {
+            let image = Image::decode(&snapshot.to_bytes()).unwrap();
+            self.stores[2].restore(snapshot.index(), image);
+        } else {
+            self.stores[2].restore(snapshot.index(), snapshot.to_wire());
+        }
+        self.readers[2].read(&self.stores[2]);
+        assert_eq!(self.stores[2].snapshot().to_wire(), snapshot.to_wire());
     }
-    let new = snapshot
-        .find::<Task>(By::task_state(TaskState::New))
-        .count();
-    assert_eq!(new, snapshot.count::<Task>());
+
+    fn flood(&mut self) {
+        self.commit(usize::MAX);
+        let lagged = self.slow.lagged;
+        for _ in 0..513 {
+            self.start(vec![Step::Create { id: 201, node: 0 }]);
+            self.start(vec![Step::Remove { id: 201 }]);
+            self.commit(1);
+            self.commit(1);
+            (0..2).for_each(|at| self.readers[at].read(&self.stores[at]));
+        }
+        self.slow.read(&self.stores[0]);
+        assert_eq!(self.slow.lagged, lagged + 1, "told once");
+    }
+
+    fn check(&mut self) {
+        for at in [0, 1] {
+            let snapshot = self.stores[at].snapshot();
+            assert_eq!(snapshot.index(), self.index());
+            assert_eq!(Plain::of(&snapshot), self.committed);
+            self.readers[at].read(&self.stores[at]);
+            assert_eq!(self.readers[at].lagged, 0, "it keeps up");
+        }
+        let [one, other] = [0, 1].map(|at| self.stores[at].snapshot().to_wire());
+        assert_eq!(one, other, "same index, same store");
+    }
 }
 
 fn poll(write: &mut Write) -> Poll<Result<(), Error>> {
     write.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-fn task_id(id: u8) -> String {
-    format!("task{id}")
-}
-
-fn node_id(node: u8) -> String {
-    format!("node{node}")
-}
-
-fn task(id: u8, node: u8) -> Task {
-    Task {
-        id: task_id(id),
-        node_id: node_id(node),
-        ..Default::default()
-    }
-}
-
 proptest! {
     #[test]
-    fn any_sequence_of_operations(ops in prop::collection::vec(op(), 1..80)) {
+    fn any_interleaving(ops in prop::collection::vec(op(), 1..80)) {
         let mut world = World::new();
         for op in ops {
             world.run(op);
         }
         world.commit(usize::MAX);
         world.check();
+        assert!(world.waiting.is_empty(), "everything is committed, so everyone has an answer");
+        world.catch_up(usize::MAX);
+        world.slow.read(&world.stores[0]);
     }
 }
