@@ -101,7 +101,7 @@ image!(
 fn table_of<T: Object>(objects: Vec<T>) -> Table<T> {
     let mut part = Part::with_capacity(objects.len());
     for object in objects {
-        part.push(object);
+        part.push(Arc::new(object));
     }
     Table::of(vec![part])
 }
@@ -130,7 +130,12 @@ fn decode_table<T: Object>(objects: &[&[u8]]) -> Result<Table<T>, DecodeError> {
 fn decode_part<T: Object>(objects: &[&[u8]]) -> Result<Part<T>, DecodeError> {
     let mut part = Part::with_capacity(objects.len());
     for object in objects {
-        part.push(T::decode(*object)?);
+        // Made where it stays: a task is two kilobytes to move.
+        let mut made = Arc::<T>::default();
+        if let Some(made) = Arc::get_mut(&mut made) {
+            made.merge(*object)?;
+        }
+        part.push(made);
     }
     Ok(part)
 }

@@ -213,11 +213,11 @@ impl<T: Object> Part<T> {
         }
     }
 
-    pub(crate) fn push(&mut self, object: T) {
+    pub(crate) fn push(&mut self, object: Arc<T>) {
         let id = Text::from(object.id());
-        let keys = values(&object).into_iter().map(|value| key(value, &id));
+        let keys = values(&*object).into_iter().map(|value| key(value, &id));
         self.keys.extend(keys);
-        self.objects.push((id, Arc::new(object)));
+        self.objects.push((id, object));
     }
 }
 
