@@ -71,6 +71,15 @@ pub enum Error {
         /// Index of the last entry here.
         last: u64,
     },
+    /// Entries that someone wants to read are not in the log any more. The first words are etcd's.
+    #[error(
+        "requested index is unavailable due to compaction: the log begins at index {first}; list \
+         the objects anew"
+    )]
+    Compacted {
+        /// Index of the first entry that is still there.
+        first: u64,
+    },
     /// Bytes from the log or from a peer that do not decode or make no sense.
     #[error("malformed {what}: {reason}")]
     Malformed {

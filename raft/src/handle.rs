@@ -8,10 +8,13 @@ use skep_store::Store;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::{
-    Error, Status,
+    Error, Reader, Status,
     codec::Incoming,
     log::LogStore,
-    node::{Command, End, FollowOnDrop, Inputs, MAX_COMMANDS, MAX_INCOMING, Node},
+    node::{
+        Command, End, FollowOnDrop, Inputs, MAX_COMMANDS, MAX_INCOMING, MAX_READS, Node, Read,
+        Reads,
+    },
 };
 
 /// Ticks of this length make heartbeats every 100 ms and replace a dead leader within 1.5 s.
@@ -41,8 +44,9 @@ pub struct Raft {
 }
 
 pub(crate) struct Inner {
-    commands: mpsc::Sender<Command>,
+    pub(crate) commands: mpsc::Sender<Command>,
     incoming: mpsc::Sender<Incoming>,
+    pub(crate) reads: mpsc::Sender<Read>,
     status: watch::Receiver<Status>,
     end: watch::Receiver<End>,
     /// One change of the members at a time.
@@ -78,6 +82,7 @@ impl Raft {
     ) -> Result<Self, Error> {
         let (commands, command_queue) = mpsc::channel(MAX_COMMANDS);
         let (incoming, incoming_queue) = mpsc::channel(MAX_INCOMING);
+        let (reads, read_queue) = mpsc::channel(MAX_READS);
         let (status_sender, status) = watch::channel(Status::default());
         let (end_sender, end) = watch::channel(None);
         let (started, starting) = oneshot::channel();
@@ -85,6 +90,7 @@ impl Raft {
         let inputs = Inputs {
             commands: command_queue,
             incoming: incoming_queue,
+            reads: Reads::new(read_queue),
             status: status_sender,
         };
         let dial = tls.clone();
@@ -99,6 +105,7 @@ impl Raft {
             inner: Arc::new(Inner {
                 commands,
                 incoming,
+                reads,
                 status,
                 end,
                 membership: Mutex::new(()),
@@ -137,6 +144,11 @@ impl Raft {
     /// Lets the member lead that this one could reach for the longest time.
     pub async fn transfer_leadership(&self) -> Result<(), Error> {
         self.request(Command::Transfer).await
+    }
+
+    /// What reads through this member. It does not keep replication running.
+    pub fn reader(&self) -> Reader {
+        Reader::new(&self.inner)
     }
 
     /// Passes on a message of a peer.

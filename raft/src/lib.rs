@@ -17,6 +17,7 @@ mod member;
 mod node;
 mod peer;
 mod peers;
+mod reader;
 mod replica;
 mod service;
 mod status;
@@ -30,7 +31,8 @@ pub use crate::{
         Batch, Loaded, LogStore, MemoryLog, OwnSnapshot, SledLog, SnapshotWriter, WrittenSnapshot,
     },
     member::LocalMember,
-    replica::{Append, Committed, Output, Replica, ReplicaConfig, Role, SnapshotHeader},
+    reader::Reader,
+    replica::{Append, Committed, Output, ReadIndex, Replica, ReplicaConfig, Role, SnapshotHeader},
     service::RaftService,
     status::Status,
 };

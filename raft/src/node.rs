@@ -6,6 +6,7 @@
 //! append: the busier it gets, the larger the batches.
 
 mod leadership;
+mod reads;
 mod snapshots;
 
 use std::{
@@ -37,6 +38,8 @@ use crate::{
     replica::{Output, Replica, ReplicaConfig},
 };
 
+pub(crate) use self::reads::{MAX_READS, Read, Reads};
+
 /// Proposals that may wait. More than the store ever has under way, so it never sees this full.
 pub(crate) const MAX_PROPOSALS: usize = 8192;
 /// Messages that may wait; then peers have to.
@@ -61,6 +64,8 @@ pub(crate) enum Command {
     Change(Change, Answer),
     /// Let another member lead; answered once this one does not.
     Transfer(Answer),
+    /// Read the log: what comes after the first index, up to the second one.
+    Entries(u64, u64, oneshot::Sender<Result<Vec<Entry>, Error>>),
     /// Hand over leadership and end.
     Stop,
 }
@@ -69,6 +74,7 @@ pub(crate) enum Command {
 pub(crate) struct Inputs {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) incoming: mpsc::Receiver<Incoming>,
+    pub(crate) reads: Reads,
     pub(crate) status: watch::Sender<Status>,
 }
 
@@ -118,6 +124,7 @@ enum Event {
     Message(Incoming),
     Peer(PeerEvent),
     Proposal(Queued),
+    Read,
     Snapshot(Result<Taken, Error>),
     HandoverTimeout,
 }
@@ -200,6 +207,7 @@ impl Node {
             Some(proposal) = self.proposals.recv(), if self.held.is_none() => {
                 Event::Proposal(proposal)
             }
+            () = self.inputs.reads.arrived() => Event::Read,
             taken = self.snapshots.taken() => Event::Snapshot(taken),
             () = sleep_until(handover.unwrap_or_else(Instant::now)), if handover.is_some() => {
                 Event::HandoverTimeout
@@ -213,6 +221,7 @@ impl Node {
             Event::Message(incoming) => self.step(incoming)?,
             Event::Peer(event) => self.peer_event(event)?,
             Event::Proposal(proposal) => self.held = Some(proposal),
+            Event::Read => {}
             Event::Snapshot(taken) => self.snapshot_taken(taken?),
         }
         for _ in 0..MESSAGES_PER_TURN {
@@ -223,8 +232,10 @@ impl Node {
         }
         self.propose();
         self.propose_changes();
+        self.begin_reads();
         self.process()?;
         self.tell_status();
+        self.finish_reads();
         self.take_snapshot();
         Ok(self.stopping.is_none() || self.replica.role().leads)
     }
@@ -236,6 +247,10 @@ impl Node {
                 Ok(()) => self.transfers.push(done),
                 refused => self.answers.push((done, refused)),
             },
+            Command::Entries(after, through, done) => {
+                // Who asked may have gone away.
+                let _ = done.send(self.replica.entries_after(after, through));
+            }
             Command::Stop => {
                 let patience = match self.transfer() {
                     Ok(()) => HANDOVER_TIMEOUT,
@@ -306,6 +321,9 @@ impl Node {
             if !role.leads || self.leading.is_some_and(|term| term != role.term) {
                 self.stop_leading();
             }
+        }
+        for read in output.reads {
+            self.inputs.reads.confirmed(read);
         }
         for message in output.messages {
             let (to, snapshot) = (message.to, message.msg_type == MessageType::MsgSnapshot);

@@ -9,6 +9,7 @@
 
 mod check;
 mod output;
+mod read;
 mod snapshot;
 mod tail;
 
@@ -18,13 +19,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use raft::{RawNode, SnapshotStatus, StateRole, Storage};
+use raft::{RawNode, ReadOnlyOption, SnapshotStatus, StateRole, Storage};
 use skep_proto::v1;
 use slog::Drain;
 
 use self::tail::Tail;
 pub use self::{
-    output::{Append, Committed, Output, Role},
+    output::{Append, Committed, Output, ReadIndex, Role},
     snapshot::SnapshotHeader,
 };
 use crate::{
@@ -144,6 +145,7 @@ impl Replica {
             max_inflight_msgs: MAX_INFLIGHT_MESSAGES,
             check_quorum: true,
             pre_vote: true,
+            read_only_option: ReadOnlyOption::Safe,
             max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
             max_committed_size_per_ready: MAX_COMMITTED_BYTES,
             ..raft::Config::default()
@@ -337,6 +339,7 @@ impl Replica {
         let mut ready = self.node.ready();
         let number = ready.number();
         output.messages.extend(ready.take_messages());
+        output.reads = Self::confirmed_reads(ready.take_read_states());
         let persisted_messages = ready.take_persisted_messages();
         let committed = ready.take_committed_entries();
         let mut batch = Batch::default();

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "cluster/reads.rs"]
+mod reads;
 mod support;
 
 use std::time::Duration;

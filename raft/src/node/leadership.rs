@@ -65,6 +65,7 @@ impl Node {
             self.news = true;
             tracing::info!("this manager does not lead the cluster any more");
         }
+        self.inputs.reads.refuse();
         self.lead_at = 0;
         let waiting = self.changing.drain().map(|(_, done)| done);
         let waiting = waiting.chain(self.changes.drain(..).map(|(_, done)| done));

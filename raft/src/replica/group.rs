@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use skep_proto::v1;
 
-use super::{Append, Replica, ReplicaConfig};
+use super::{Append, ReadIndex, Replica, ReplicaConfig};
 use crate::{
     codec::{Incoming, Message, MessageType},
     log::{LogStore, MemoryLog},
@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod chaos;
+mod reads;
 mod scenarios;
 
 /// Steps of the simulation per tick of a replica.
@@ -47,6 +48,10 @@ struct Group {
     trace: u64,
     /// A member whose disk writes nothing.
     stalled: Option<u64>,
+    /// A member whose messages, to and from it, are lost.
+    isolated: Option<u64>,
+    /// Reads that may go on, by member.
+    reads: Vec<(u64, ReadIndex)>,
 }
 
 fn local(raft_id: u64) -> LocalMember {
@@ -75,6 +80,8 @@ impl Group {
             counter: 0,
             trace: 0,
             stalled: None,
+            isolated: None,
+            reads: Vec::new(),
         };
         let mut first = Member::default();
         first.log.append(&local(1).bootstrap().unwrap()).unwrap();
@@ -189,6 +196,8 @@ impl Group {
             }
             let output = replica.take_output().unwrap();
             let leads = replica.role().leads;
+            let confirmed = output.reads.into_iter();
+            self.reads.extend(confirmed.map(|read| (id, read)));
             if let Some((_, store)) = output.restore {
                 member.applied = names(&store);
             }
@@ -204,7 +213,10 @@ impl Group {
             }
             member.unwritten.extend(output.append);
             for message in output.messages {
-                if self.rng.random_bool(self.loss) {
+                let cut = [message.from, message.to]
+                    .map(Some)
+                    .contains(&self.isolated);
+                if cut || self.rng.random_bool(self.loss) {
                     self.report(&message, false);
                 } else {
                     let delay = self.rng.random_range(1..=self.delay);

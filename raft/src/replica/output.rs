@@ -36,6 +36,15 @@ pub struct Committed {
     pub(crate) change: Option<u64>,
 }
 
+/// A read may go on: see [`super::Replica::read_index`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadIndex {
+    /// What it was asked under.
+    pub context: u64,
+    /// Up to where the store must be applied. The entries may still be on their way.
+    pub index: u64,
+}
+
 /// What a replica wants done, in this order.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -49,6 +58,8 @@ pub struct Output {
     pub restore: Option<(u64, v1::StoreSnapshot)>,
     /// To apply.
     pub committed: Vec<Committed>,
+    /// Reads that a quorum has confirmed.
+    pub reads: Vec<ReadIndex>,
     /// Whether the members or their addresses are others than before.
     pub members_changed: bool,
 }
