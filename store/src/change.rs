@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use skep_proto::v1::{
-    Cluster, Config, Extension, Network, Node, Resource, Secret, Service, Task, Volume,
+    Annotations, Cluster, Config, Extension, Network, Node, Resource, Secret, Service, Task, Volume,
 };
 
 use crate::{Kind, Object};
@@ -24,6 +24,16 @@ macro_rules! any_object {
             /// The object's ID.
             pub fn id(&self) -> &str {
                 match self { $(Self::$kind(object) => &object.id,)* }
+            }
+
+            /// The name under which users know it; empty when it has none.
+            pub fn name(&self) -> &str {
+                match self { $(Self::$kind(object) => Object::name(&**object),)* }
+            }
+
+            /// `annotations` of the object or of its spec.
+            pub fn annotations(&self) -> &Annotations {
+                match self { $(Self::$kind(object) => Object::annotations(&**object),)* }
             }
 
             /// `meta.version.index`, 0 when absent.

@@ -34,6 +34,7 @@ pub use store::{Entry, Proposal, Propose, Store};
 
 pub use tx::Tx;
 pub use watch::{Commit, Event, Route, Subscription};
+pub use wire::Action;
 
 /// Most changes that one transaction of a batch carries (SwarmKit's limit, for mixed groups).
 pub const MAX_CHANGES_PER_BATCH: usize = 200;

@@ -224,6 +224,7 @@ impl Store {
         };
         let mut tables = self.inner.published.load().tables().clone();
         let mut changes = Vec::new();
+        let mut ends = Vec::new();
         let mut waiting = Vec::new();
         // Held until all is published: whoever begins a transaction and finds nothing pending must
         // find in the snapshot what is not pending any more.
@@ -243,9 +244,12 @@ impl Store {
                     Arc::make_mut(&mut tables),
                 )?);
             }
+            if changes.len() > ends.last().map_or(0, |&(_, end)| end) {
+                ends.push((entry.index, changes.len()));
+            }
         }
         let snapshot = Snapshot::new(last.index, tables);
-        self.publish(&mut self.inner.watchers.lock(), snapshot, changes);
+        self.publish(&mut self.inner.watchers.lock(), snapshot, changes, ends);
         drop(leading);
         for waiter in waiting {
             waiter.tell(Ok(()));
@@ -263,15 +267,26 @@ impl Store {
         } else {
             image::difference(self.inner.published.load().tables(), snapshot.tables())
         };
-        self.publish(&mut watchers, snapshot, changes);
+        let ends = vec![(index, changes.len())];
+        self.publish(&mut watchers, snapshot, changes, ends);
     }
 
-    fn publish(&self, watchers: &mut Watchers, snapshot: Snapshot, changes: Vec<Change>) {
+    fn publish(
+        &self,
+        watchers: &mut Watchers,
+        snapshot: Snapshot,
+        changes: Vec<Change>,
+        ends: Vec<(u64, usize)>,
+    ) {
         self.inner.published.store(Arc::new(snapshot.clone()));
         if changes.is_empty() {
             watchers.advance(snapshot);
         } else {
-            watchers.publish(Commit { snapshot, changes });
+            watchers.publish(Commit {
+                snapshot,
+                changes,
+                ends,
+            });
         }
     }
 }

@@ -22,6 +22,23 @@ pub struct Commit {
     pub snapshot: Snapshot,
     /// The changes, in log order.
     pub changes: Vec<Change>,
+    /// Where the changes of each entry end, after the entry's index in the log. Entries without any
+    /// are left out.
+    pub(crate) ends: Vec<(u64, usize)>,
+}
+
+impl Commit {
+    /// The changes by the entries that made them, each with its index in the log. How many entries a
+    /// commit has is a matter of timing; the entries are the same on every manager. After a snapshot
+    /// of the leader was restored, all that differs comes as one, under the snapshot's index.
+    pub fn entries(&self) -> impl Iterator<Item = (u64, &[Change])> {
+        let mut begin = 0;
+        self.ends.iter().map(move |&(index, end)| {
+            let changes = &self.changes[begin..end];
+            begin = end;
+            (index, changes)
+        })
+    }
 }
 
 /// Which commits a subscription is woken by.

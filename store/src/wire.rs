@@ -9,7 +9,7 @@ use prost::{
 };
 use skep_proto::v1::{InternalRaftRequest, StoreAction, StoreActionKind, store_action::Target};
 
-use crate::{AnyObject, Change, Error, Object, change::with_object, table::Tables};
+use crate::{AnyObject, Change, Entry, Error, Object, change::with_object, table::Tables};
 
 /// Field numbers of `InternalRaftRequest` and `StoreAction`.
 const REQUEST_ID: u32 = 1;
@@ -72,24 +72,57 @@ pub(crate) fn request_id(mut data: &[u8]) -> u64 {
 /// not fit (a removal of what is not there) changes nothing: entries are applied after they were
 /// checked on the leader, and a snapshot may already contain them.
 pub(crate) fn replay(index: u64, data: &[u8], tables: &mut Tables) -> Result<Vec<Change>, Error> {
+    let actions = actions(index, data)?;
+    let mut changes = Vec::with_capacity(actions.len());
+    for action in actions {
+        let change = match action {
+            Action::Create(object) | Action::Update(object) => {
+                Some(with_object!(object, object => put(tables, object)))
+            }
+            Action::Remove(object) => with_object!(object, object => take(tables, &object)),
+        };
+        changes.extend(change);
+    }
+    Ok(changes)
+}
+
+/// One change of one object as it rests in the log, where nothing tells what was there before.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// The object is new.
+    Create(AnyObject),
+    /// The object replaces an older version of itself.
+    Update(AnyObject),
+    /// The object is gone; this is what it was.
+    Remove(AnyObject),
+}
+
+/// What the committed entry at `index` of the log does.
+fn actions(index: u64, data: &[u8]) -> Result<Vec<Action>, Error> {
     let corrupt = |reason: String| Error::Corrupt { index, reason };
     let request = InternalRaftRequest::decode(data).map_err(|err| corrupt(err.to_string()))?;
-    let mut changes = Vec::with_capacity(request.action.len());
+    let mut actions = Vec::with_capacity(request.action.len());
     for action in request.action {
         let kind = action.action();
         let object = target(action).ok_or_else(|| corrupt("action without a target".to_owned()))?;
-        let change = with_object!(object, object => match kind {
-            StoreActionKind::StoreActionCreate | StoreActionKind::StoreActionUpdate => {
-                Some(put(tables, object))
-            }
-            StoreActionKind::StoreActionRemove => take(tables, &object),
+        actions.push(match kind {
+            StoreActionKind::StoreActionCreate => Action::Create(object),
+            StoreActionKind::StoreActionUpdate => Action::Update(object),
+            StoreActionKind::StoreActionRemove => Action::Remove(object),
             StoreActionKind::Unknown => {
                 return Err(corrupt("action of an unknown kind".to_owned()));
             }
         });
-        changes.extend(change);
     }
-    Ok(changes)
+    Ok(actions)
+}
+
+impl Entry {
+    /// What this entry does, without applying it. Fails with [`Error::Corrupt`] if it does not
+    /// decode.
+    pub fn actions(&self) -> Result<Vec<Action>, Error> {
+        actions(self.index, &self.data)
+    }
 }
 
 fn put<T: Object>(tables: &mut Tables, object: Arc<T>) -> Change {

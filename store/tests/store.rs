@@ -8,6 +8,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use bytes::Bytes;
 use prost::Message as _;
 use skep_proto::{
     Timestamp,
@@ -17,7 +18,7 @@ use skep_proto::{
     },
 };
 use skep_store::{
-    By, Change, Entry, Error, Event, Image, Index, MAX_PROPOSAL_BYTES, Route, Store,
+    Action, By, Change, Entry, Error, Event, Image, Index, MAX_PROPOSAL_BYTES, Route, Store,
     testing::ManualLog,
 };
 
@@ -315,6 +316,61 @@ fn a_subscription_starts_right_after_its_snapshot() {
         };
         assert!(matches!(&commits[0].changes[..], [Change::Create(new)] if new.id() == "b"));
     });
+}
+
+#[test]
+fn changes_that_are_published_together_are_told_apart_by_entry() {
+    let (store, log) = leader();
+    let (_, mut subscription) = store.watch([Route::All]);
+    let mut one = Box::pin(store.update(|tx| tx.create(task("a", "n1")).map(drop)));
+    let mut two = Box::pin(store.update(|tx| {
+        tx.create(task("b", "n1"))?;
+        tx.remove::<Task>("a").map(drop)
+    }));
+    assert!(poll(one.as_mut()).is_pending() && poll(two.as_mut()).is_pending());
+    let mut entries = log.take(store.snapshot().index(), 2);
+    let first = entries[0].index;
+    // An entry that is not for the store comes in between.
+    entries[1].index += 1;
+    entries.insert(
+        1,
+        Entry {
+            index: first + 1,
+            data: Bytes::new(),
+        },
+    );
+    store.apply(&entries).unwrap();
+    let Some(Event::Commits(commits)) = subscription.try_next() else {
+        panic!("no commit")
+    };
+    assert_eq!(commits.len(), 1);
+    let told: Vec<_> = commits[0]
+        .entries()
+        .map(|(index, changes)| (index, changes.len()))
+        .collect();
+    assert_eq!(told, [(first, 1), (first + 2, 2)]);
+    // The log tells the same, but not what was there before.
+    for (entry, (_, changes)) in [&entries[0], &entries[2]]
+        .into_iter()
+        .zip(commits[0].entries())
+    {
+        let actions: Vec<_> = changes
+            .iter()
+            .map(|change| match change.clone() {
+                Change::Create(object) => Action::Create(object),
+                Change::Update { new, .. } => Action::Update(new),
+                Change::Remove(object) => Action::Remove(object),
+            })
+            .collect();
+        assert_eq!(entry.actions().unwrap(), actions);
+    }
+    assert_eq!(entries[1].actions().unwrap(), []);
+    store.restore(50, StoreSnapshot::default());
+    let Some(Event::Commits(commits)) = subscription.try_next() else {
+        panic!("no commit")
+    };
+    let told: Vec<_> = commits[0].entries().map(|(index, _)| index).collect();
+    assert_eq!(told, [50]);
 }
 
 #[test]
