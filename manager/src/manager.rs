@@ -30,6 +30,7 @@ use crate::{
     server::{
         Health,
         admission::Admission,
+        barrier::ReadBarrier,
         proxy::{Door, LeaderProxy},
     },
     time,
@@ -170,6 +171,7 @@ impl Manager {
             store: store.clone(),
         };
         let proxy = LeaderProxy::new(Door::Remote, status.clone(), tls.clone());
+        let barrier = ReadBarrier::new(raft.reader());
         let incoming = tls_incoming(listener, tls.clone());
         tasks.spawn(serve(
             "remote API",
@@ -177,6 +179,7 @@ impl Manager {
             remote,
             admission,
             proxy,
+            barrier.clone(),
             cancel.clone(),
         ));
 
@@ -192,6 +195,7 @@ impl Manager {
             local,
             admission,
             proxy,
+            barrier,
             cancel.clone(),
         ));
         Ok(Self {
@@ -300,6 +304,7 @@ async fn serve<I, IO>(
     routes: Routes,
     admission: Admission,
     proxy: LeaderProxy,
+    barrier: ReadBarrier,
     cancel: CancellationToken,
 ) where
     I: Stream<Item = std::io::Result<IO>> + Send + Unpin,
@@ -308,6 +313,7 @@ async fn serve<I, IO>(
     let layers = tower::ServiceBuilder::new()
         .layer(admission)
         .layer(proxy)
+        .layer(barrier)
         .into_inner();
     let served = Server::builder()
         .tcp_nodelay(true)

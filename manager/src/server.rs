@@ -2,9 +2,10 @@
 //! socket for whoever the operating system lets in.
 //!
 //! Both serve the same services. What differs is who is believed ([`admission`]) and which calls
-//! are taken to the leader ([`proxy`]).
+//! are taken to the leader ([`proxy`]). Reads wait until what they see is current ([`barrier`]).
 
 pub mod admission;
+pub mod barrier;
 mod health;
 pub mod proxy;
 
