@@ -14,3 +14,4 @@ pub mod reconcile;
 pub mod reconcilers;
 pub mod server;
 pub mod time;
+pub mod watch;

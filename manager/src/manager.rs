@@ -6,6 +6,7 @@ use futures_util::Stream;
 use skep_proto::v1::{
     JoinResponse, RaftMember, ca_server::CaServer, control_server::ControlServer,
     dispatcher_server::DispatcherServer, health_server::HealthServer, node_ca_server::NodeCaServer,
+    watch_server::WatchServer,
 };
 use skep_raft::{DEFAULT_TICK, Raft, RaftService, SledLog, Status as RaftStatus};
 use skep_security::{Tls, control_incoming, tls_incoming};
@@ -34,6 +35,7 @@ use crate::{
         proxy::{Door, LeaderProxy},
     },
     time,
+    watch::Watch,
 };
 
 /// How long calls may take to end when a manager stops. Streams that are passed on to the leader do
@@ -141,7 +143,9 @@ impl Manager {
         let routes = {
             let ca = Ca::new(store.clone(), tls.clone());
             let control = Control::new(store.clone(), move || members.borrow().clone());
+            let watch = Watch::new(store.clone(), raft.reader(), cancel.clone());
             Routes::new(ControlServer::new(control))
+                .add_service(WatchServer::new(watch))
                 .add_service(DispatcherServer::new(dispatcher.clone()))
                 .add_service(CaServer::new(ca.clone()))
                 .add_service(NodeCaServer::new(ca).max_decoding_message_size(MAX_REQUEST_BYTES))
