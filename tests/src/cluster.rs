@@ -24,7 +24,7 @@ use skep_proto::v1::{
     NodeSpec, ReplicatedService, RestartPolicy, Service, ServiceSpec, Task, TaskSpec, TaskState,
     UpdateClusterRequest, UpdateNodeRequest, UpdateServiceRequest, control_client::ControlClient,
     list_tasks_request::Filters, node_spec::Availability, node_status::State, service_spec::Mode,
-    task_spec::Runtime as TaskRuntime,
+    task_spec::Runtime as TaskRuntime, watch_client::WatchClient,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -228,6 +228,12 @@ impl Cluster {
     pub async fn control_of(&self, name: &str) -> ControlClient<Channel> {
         let host = self.nodes.iter().find(|host| host.name == name).unwrap();
         control::connect(&host.socket(), false).await.unwrap()
+    }
+
+    /// A client of the Watch API on a manager's control socket.
+    pub async fn watch_of(&self, name: &str) -> WatchClient<Channel> {
+        let host = self.nodes.iter().find(|host| host.name == name).unwrap();
+        WatchClient::new(control::channel(&host.socket(), false).await.unwrap())
     }
 
     /// A client of some running manager's control socket.

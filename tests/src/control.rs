@@ -30,9 +30,15 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+/// A client of the control API on this socket.
+pub async fn connect(socket: &Path, tls: bool) -> anyhow::Result<ControlClient<Channel>> {
+    let channel = channel(socket, tls).await?;
+    Ok(ControlClient::new(channel).max_decoding_message_size(usize::MAX))
+}
+
 /// Connects to a control socket, in plaintext or with TLS that verifies nothing (who may connect is
 /// up to the socket's permissions). It connects again when the connection is lost.
-pub async fn connect(socket: &Path, tls: bool) -> anyhow::Result<ControlClient<Channel>> {
+pub async fn channel(socket: &Path, tls: bool) -> anyhow::Result<Channel> {
     let path = socket.to_owned();
     let endpoint =
         Endpoint::from_static("http://localhost").connect_timeout(Duration::from_secs(5));
@@ -40,11 +46,10 @@ pub async fn connect(socket: &Path, tls: bool) -> anyhow::Result<ControlClient<C
         let path = path.clone();
         async move { io::Result::Ok(TokioIo::new(dial(&path, tls).await?)) }
     };
-    let channel = endpoint
+    endpoint
         .connect_with_connector(tower::service_fn(dial))
         .await
-        .with_context(|| format!("connecting to {}", socket.display()))?;
-    Ok(ControlClient::new(channel).max_decoding_message_size(usize::MAX))
+        .with_context(|| format!("connecting to {}", socket.display()))
 }
 
 /// Connects to a control socket once, with as little between caller and connection as there can be:

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use skep_proto::v1::{ListServicesRequest, Task, node_spec::Availability};
-use skep_tests::cluster::{Cluster, eventually};
+use skep_proto::v1::{CreateServiceRequest, ListServicesRequest, Task, node_spec::Availability};
+use skep_tests::cluster::{Cluster, eventually, spec};
 use tonic::Code;
 
 /// What must not change for a task that was not restarted.
@@ -121,6 +121,47 @@ async fn r13_a_leader_that_is_cut_off_stops_answering() {
             .ok()
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r13_a_leader_that_is_cut_off_never_answers_with_what_is_old() {
+    let cluster = Cluster::start(3, 0).await;
+    let old = cluster.leader().await;
+    let mut control = cluster.control_of(&old).await;
+    let list = ListServicesRequest::default;
+    control.list_services(list()).await.unwrap();
+    cluster.isolate(&old);
+    // It still believes that it leads. Others may have written already for all it knows.
+    let refused = control.list_services(list()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unknown);
+    assert_eq!(
+        refused.message(),
+        "raft: failed to process the request: node lost leader status"
+    );
+    let other = eventually("another leader", async || {
+        let mut others = cluster.managers().into_iter().filter(|name| *name != old);
+        others.find(|name| {
+            let manager = cluster.node(name).manager().unwrap();
+            manager.status().borrow().leading
+        })
+    })
+    .await;
+    let request = CreateServiceRequest {
+        spec: Some(spec("web", 0, &["sleep", "1"])),
+    };
+    let mut elsewhere = cluster.control_of(&other).await;
+    elsewhere.create_service(request).await.unwrap();
+    let refused = control.list_services(list()).await.unwrap_err();
+    assert!(
+        matches!(refused.code(), Code::Unknown | Code::Unavailable),
+        "{refused}"
+    );
+    cluster.heal();
+    let listed = eventually("the old leader to answer for the new one", async || {
+        control.clone().list_services(list()).await.ok()
+    })
+    .await;
+    assert_eq!(listed.into_inner().services.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,4 +6,5 @@ mod control_api;
 mod failover;
 mod joining;
 mod sessions;
+mod watching;
 mod workers;
