@@ -17,9 +17,9 @@ use skep_proto::{
     id,
     v1::{
         Annotations, ConfigSpec, ContainerSpec, CreateConfigRequest, CreateServiceRequest,
-        ListConfigsRequest, ListServiceStatusesRequest, RemoveServiceRequest, ReplicatedService,
-        ServiceSpec, TaskSpec, control_client::ControlClient, list_configs_request::Filters,
-        service_spec::Mode, task_spec::Runtime,
+        GetConfigRequest, ListConfigsRequest, ListServiceStatusesRequest, RemoveServiceRequest,
+        ReplicatedService, ServiceSpec, TaskSpec, control_client::ControlClient,
+        list_configs_request::Filters, service_spec::Mode, task_spec::Runtime,
     },
 };
 use skep_tests::control;
@@ -51,6 +51,9 @@ enum Command {
         /// How long
         #[arg(long, default_value_t = 10)]
         seconds: u64,
+        /// Read one config again and again instead
+        #[arg(long)]
+        reads: bool,
     },
     /// From the creation of a service until all its tasks run
     Service {
@@ -104,6 +107,27 @@ struct Writes {
 }
 
 #[derive(Debug, Serialize)]
+struct Reads {
+    reads_per_s: f64,
+    p50_us: u64,
+    p99_us: u64,
+    max_us: u64,
+    errors: u64,
+}
+
+impl From<Writes> for Reads {
+    fn from(calls: Writes) -> Self {
+        Self {
+            reads_per_s: calls.writes_per_s,
+            p50_us: calls.p50_us,
+            p99_us: calls.p99_us,
+            max_us: calls.max_us,
+            errors: calls.errors,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
 struct Converged {
     seconds: f64,
     tasks_per_s: f64,
@@ -127,11 +151,16 @@ async fn main() -> anyhow::Result<()> {
             clients,
             connections,
             seconds,
+            reads,
         } => {
             let connections = connections.unwrap_or(clients).clamp(1, clients.max(1));
             let time = Duration::from_secs(seconds);
-            let result = config(&target, clients, connections, time).await?;
-            print(&target, &result)
+            let measured = config(&target, clients, connections, time, reads).await?;
+            if reads {
+                print(&target, &Reads::from(measured))
+            } else {
+                print(&target, &measured)
+            }
         }
         Command::Service {
             target,
@@ -178,24 +207,40 @@ async fn config(
     clients: usize,
     connections: usize,
     time: Duration,
+    reads: bool,
 ) -> anyhow::Result<Writes> {
     let mut connected = Vec::new();
     for socket in target.sockets.iter().cycle().take(connections) {
         connected.push(control::connect_directly(socket, target.tls).await?);
     }
     let run = id::random();
+    let read = match connected.first_mut().filter(|_| reads) {
+        Some(client) => {
+            let request = config_request(format!("load-{run}"));
+            let created = client.create_config(request).await?.into_inner();
+            let config = created.config.context("no config in the answer")?;
+            Some(GetConfigRequest {
+                config_id: config.id,
+            })
+        }
+        None => None,
+    };
     let start = Instant::now();
     let end = start + time;
     let mut writers = JoinSet::new();
     for (number, client) in (0..clients).zip(connected.iter().cycle()) {
-        let (run, mut client) = (run.clone(), client.clone());
+        let (run, read, mut client) = (run.clone(), read.clone(), client.clone());
         writers.spawn(async move {
             let (mut latencies, mut errors) = (Vec::new(), 0_u64);
             while Instant::now() < end {
                 let name = format!("load-{run}-{number}-{}", latencies.len() as u64 + errors);
                 let before = Instant::now();
-                match client.create_config(config_request(name)).await {
-                    Ok(_) => latencies.push(before.elapsed().as_micros() as u64),
+                let done = match &read {
+                    Some(read) => client.get_config(read.clone()).await.map(drop),
+                    None => client.create_config(config_request(name)).await.map(drop),
+                };
+                match done {
+                    Ok(()) => latencies.push(before.elapsed().as_micros() as u64),
                     Err(_) => errors += 1,
                 }
             }

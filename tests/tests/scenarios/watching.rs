@@ -1,11 +1,13 @@
 //! Watches over the control socket, while managers come and go.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use skep_proto::v1::{
     Annotations, ConfigSpec, CreateConfigRequest, GetClusterRequest, UpdateClusterRequest, Version,
-    WatchMessage, WatchRequest, object::Object, watch_request::WatchEntry,
+    WatchMessage, WatchRequest, node_spec::Availability, object::Object, watch_client::WatchClient,
+    watch_request::WatchEntry,
 };
+use skep_security::{JoinToken, ServerName, TcpDial, Tls, join};
 use skep_tests::cluster::{Cluster, eventually};
 use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
@@ -252,4 +254,27 @@ async fn requests_that_make_no_sense_are_refused() {
         (refused.code(), refused.message()),
         (Code::InvalidArgument, "unrecognized action")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_serves_other_managers_and_refuses_workers() {
+    let cluster = Cluster::start(3, 0).await;
+    let follower = cluster.follower().await;
+    let addr = cluster.node(&follower).advertise_addr().unwrap();
+    let tokens = cluster.object().await.root_ca().join_tokens().clone();
+    for (token, is_manager) in [(tokens.manager, true), (tokens.worker, false)] {
+        let token: JoinToken = token.parse().unwrap();
+        let joined = join::join(Arc::new(TcpDial), addr, &token, Availability::Active);
+        let tls = Tls::new(Box::pin(joined).await.unwrap());
+        let channel = tls.channel(addr, ServerName::Manager).unwrap();
+        let opened = WatchClient::new(channel).watch(configs(None)).await;
+        if is_manager {
+            let mut stream = opened.unwrap().into_inner();
+            assert_eq!(next(&mut stream).await.unwrap(), WatchMessage::default());
+            write(&cluster, &["a"]).await;
+            assert_eq!(read(&mut stream, 1).await[0].0, "a");
+        } else {
+            assert_eq!(opened.unwrap_err().code(), Code::PermissionDenied);
+        }
+    }
 }
