@@ -35,6 +35,9 @@ pub enum Error {
     /// Another request changes the members at the moment and did not end in time.
     #[error("raft: request timed out after {0:?}")]
     Timeout(Duration),
+    /// Nothing was ever stored, so there is nothing to go on from.
+    #[error("there is no raft log to make a new cluster of; leave out --force-new-cluster")]
+    NoLog,
     /// Another process, or another replica of this one, has the log open.
     #[error("the raft log in {} is in use by another process", .0.display())]
     Locked(PathBuf),
@@ -117,6 +120,27 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether another manager says with this that the one which asks was removed.
+    pub(crate) fn tells_removal(status: &tonic::Status) -> bool {
+        status.code() == tonic::Code::NotFound && status.message() == crate::service::REMOVED
+    }
+
+    /// Whether asking again soon may help: the manager that was asked cannot be reached, or does not
+    /// know a leader.
+    pub fn may_pass(&self) -> bool {
+        use tonic::Code::{DeadlineExceeded, FailedPrecondition, Unavailable};
+        match self {
+            Self::NotLeader | Self::Timeout(_) => true,
+            Self::Rpc(status) => {
+                matches!(
+                    status.code(),
+                    DeadlineExceeded | FailedPrecondition | Unavailable
+                )
+            }
+            _ => false,
+        }
+    }
+
     /// For use with `map_err` on storage.
     pub(crate) fn log<E: std::fmt::Display>(action: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::Log {

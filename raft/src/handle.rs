@@ -8,7 +8,7 @@ use skep_store::Store;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::{
-    Error, Reader, Status,
+    Error, Reader, Status, Ticks,
     codec::Incoming,
     log::LogStore,
     node::{
@@ -52,6 +52,9 @@ pub(crate) struct Inner {
     /// One change of the members at a time.
     pub(crate) membership: Mutex<()>,
     pub(crate) tls: Tls,
+    /// This node's ID, and where it is reached.
+    pub(crate) node_id: String,
+    pub(crate) addr: String,
     pub(crate) request_timeout: Duration,
 }
 
@@ -86,7 +89,6 @@ impl Raft {
         let (status_sender, status) = watch::channel(Status::default());
         let (end_sender, end) = watch::channel(None);
         let (started, starting) = oneshot::channel();
-        let request_timeout = Duration::from_secs(5) + 2 * 10 * config.tick;
         let inputs = Inputs {
             commands: command_queue,
             incoming: incoming_queue,
@@ -94,11 +96,12 @@ impl Raft {
             status: status_sender,
         };
         let dial = tls.clone();
+        let (node_id, addr, tick) = (config.node_id.clone(), config.addr.clone(), config.tick);
         thread::Builder::new()
             .name("raft".into())
             .spawn(move || run(&config, store, tls, log, inputs, started, &end_sender))
             .map_err(|error| Error::Thread(error.to_string()))?;
-        starting
+        let ticks = starting
             .await
             .unwrap_or_else(|_| Err(Error::Thread("the raft thread has panicked".into())))?;
         Ok(Self {
@@ -110,7 +113,9 @@ impl Raft {
                 end,
                 membership: Mutex::new(()),
                 tls: dial,
-                request_timeout,
+                node_id,
+                addr,
+                request_timeout: Duration::from_secs(5) + 2 * ticks.election * tick,
             }),
         })
     }
@@ -179,7 +184,7 @@ fn run(
     tls: Tls,
     log: Box<dyn LogStore>,
     inputs: Inputs,
-    started: oneshot::Sender<Result<(), Error>>,
+    started: oneshot::Sender<Result<Ticks, Error>>,
     end: &watch::Sender<End>,
 ) {
     let _follow = FollowOnDrop(store.clone());
@@ -202,7 +207,7 @@ fn run(
                 return;
             }
         };
-        if started.send(Ok(())).is_err() {
+        if started.send(Ok(node.ticks_of_group())).is_err() {
             return;
         }
         let reason = Box::pin(node.run()).await.map_err(Arc::new);

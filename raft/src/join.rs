@@ -111,7 +111,7 @@ impl Raft {
     }
 
     /// Waits for the turn to change the members.
-    async fn membership(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Error> {
+    pub(crate) async fn membership(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Error> {
         let limit = self.inner.request_timeout;
         timeout(limit, self.inner.membership.lock())
             .await
@@ -119,7 +119,7 @@ impl Raft {
     }
 
     /// Whether a node answers at an address, and is ready for messages.
-    async fn dial_back(&self, addr: &str) -> Result<(), Error> {
+    pub(crate) async fn dial_back(&self, addr: &str) -> Result<(), Error> {
         let channel = self.inner.tls.channel(addr, ServerName::Manager)?;
         let mut client = HealthClient::new(channel);
         let request = HealthCheckRequest {
@@ -137,7 +137,7 @@ impl Raft {
     }
 }
 
-fn answer(raft_id: u64, members: &[RaftMember]) -> JoinResponse {
+pub(crate) fn answer(raft_id: u64, members: &[RaftMember]) -> JoinResponse {
     JoinResponse {
         raft_id,
         members: members.to_vec(),
@@ -146,7 +146,7 @@ fn answer(raft_id: u64, members: &[RaftMember]) -> JoinResponse {
 }
 
 /// Whether this is `host:port`, with brackets around an IPv6 host.
-fn is_address(addr: &str) -> bool {
+pub(crate) fn is_address(addr: &str) -> bool {
     let Some((host, port)) = addr.rsplit_once(':') else {
         return false;
     };

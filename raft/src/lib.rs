@@ -7,9 +7,11 @@
 //! Deliberately not here: what a service or a task means, and who may call what (the services of
 //! [`RaftService`] expect that this was decided before they are called).
 
+mod announce;
 mod codec;
 mod disk;
 mod error;
+mod force;
 mod handle;
 mod join;
 mod log;
@@ -20,11 +22,13 @@ mod peers;
 mod reader;
 mod replica;
 mod service;
+mod settings;
 mod status;
 
 pub use crate::{
     codec::Incoming,
     error::Error,
+    force::force_new_cluster,
     handle::{Config, DEFAULT_TICK, Raft},
     join::request_join,
     log::{
@@ -34,5 +38,6 @@ pub use crate::{
     reader::Reader,
     replica::{Append, Committed, Output, ReadIndex, Replica, ReplicaConfig, Role, SnapshotHeader},
     service::RaftService,
+    settings::Ticks,
     status::Status,
 };

@@ -6,7 +6,9 @@
 //! append: the busier it gets, the larger the batches.
 
 mod leadership;
+mod moved;
 mod reads;
+mod settings;
 mod snapshots;
 
 use std::{
@@ -25,10 +27,12 @@ use tokio::{
 
 use self::{
     leadership::Queued,
+    settings::Settings,
     snapshots::{Snapshots, Taken},
 };
 use crate::{
-    Config, Error, LocalMember, Status,
+    Config, Error, LocalMember, Status, Ticks,
+    announce::Moved,
     codec::{Incoming, MessageType},
     disk::{Disk, Job, Progress},
     log::{Loaded, LogStore},
@@ -66,6 +70,12 @@ pub(crate) enum Command {
     Transfer(Answer),
     /// Read the log: what comes after the first index, up to the second one.
     Entries(u64, u64, oneshot::Sender<Result<Vec<Entry>, Error>>),
+    /// A member is somewhere else than the log says. With `hearsay` it has not said so itself.
+    Moved {
+        raft_id: u64,
+        addr: String,
+        hearsay: bool,
+    },
     /// Hand over leadership and end.
     Stop,
 }
@@ -83,6 +93,7 @@ pub(crate) struct Node {
     local: LocalMember,
     store: Store,
     peers: Peers,
+    moved: Moved,
     disk: Disk,
     ticks: Interval,
     inputs: Inputs,
@@ -104,6 +115,7 @@ pub(crate) struct Node {
     /// Who waits for another leader.
     transfers: Vec<Answer>,
     snapshots: Snapshots,
+    settings: Settings,
     /// Answers that are given once the status tells the same.
     answers: Vec<(Answer, Result<(), Error>)>,
     /// Whether the status must be told anew.
@@ -139,7 +151,10 @@ impl Node {
         inputs: Inputs,
     ) -> Result<Self, Error> {
         let (loaded, local) = prepare(config, log.as_mut())?;
-        let (replica, restored) = Replica::new(&ReplicaConfig::new(local.raft_id), loaded)?;
+        let running = Ticks::of_log(&loaded);
+        let replayed = loaded.last_index();
+        let replica_config = ReplicaConfig::with_ticks(local.raft_id, running);
+        let (replica, restored) = Replica::new(&replica_config, loaded)?;
         let snapshot_index = restored.as_ref().map_or(0, |(index, _)| *index);
         if let Some((index, tables)) = restored {
             store.restore(index, tables);
@@ -150,11 +165,13 @@ impl Node {
         // After a stall the missed ticks must not come at once: that would look like a dead leader.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let snapshots = Snapshots::new(snapshot_index, log.snapshot_writer());
+        let settings = Settings::new(running, replayed);
         let mut node = Self {
             replica,
             local,
             store,
             peers: Peers::new(tls, event_sender),
+            moved: Moved::default(),
             disk: Disk::spawn(log)?,
             ticks,
             inputs,
@@ -168,6 +185,7 @@ impl Node {
             changing: HashMap::new(),
             transfers: Vec::new(),
             snapshots,
+            settings,
             answers: Vec::new(),
             news: true,
             stopping: None,
@@ -236,6 +254,7 @@ impl Node {
         self.process()?;
         self.tell_status();
         self.finish_reads();
+        self.check_settings();
         self.take_snapshot();
         Ok(self.stopping.is_none() || self.replica.role().leads)
     }
@@ -251,6 +270,11 @@ impl Node {
                 // Who asked may have gone away.
                 let _ = done.send(self.replica.entries_after(after, through));
             }
+            Command::Moved {
+                raft_id,
+                addr,
+                hearsay,
+            } => self.note_moved(raft_id, addr, hearsay),
             Command::Stop => {
                 let patience = match self.transfer() {
                     Ok(()) => HANDOVER_TIMEOUT,
@@ -357,6 +381,7 @@ impl Node {
             self.store.apply(&entries)?;
         }
         if output.members_changed {
+            self.moved.follow(self.replica.members());
             self.connect();
         }
         self.start_leading();
@@ -377,6 +402,7 @@ impl Node {
                 .iter()
                 .map(|(id, member)| (*id, member.addr.clone())),
         );
+        known.extend(self.moved.addresses());
         known.remove(&self.local.raft_id);
         for id in self.peers.set(&known) {
             self.replica.report_unreachable(id);
@@ -426,6 +452,7 @@ impl Node {
                 .find(|member| member.raft_id == role.leader)
                 .cloned(),
             leading: self.leading.is_some(),
+            moved: self.moved_members(),
             members,
             removed: self.replica.removed().clone(),
             applied: self.replica.applied(),

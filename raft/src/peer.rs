@@ -27,8 +27,8 @@ use tonic::{Code, Status, transport::Channel};
 
 use self::lanes::Lanes;
 use crate::{
+    Error,
     codec::{Message, MessageType},
-    service::REMOVED,
 };
 
 /// Messages that may wait for a peer; SwarmKit's number. What comes on top is dropped, which the
@@ -191,7 +191,7 @@ impl Courier {
         if self.health.set(false) {
             self.tell(PeerEvent::Health).await;
         }
-        if error.code() == Code::NotFound && error.message() == REMOVED {
+        if Error::tells_removal(error) {
             self.tell(PeerEvent::Removed).await;
         }
         self.lanes = Lanes::default();

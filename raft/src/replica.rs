@@ -29,7 +29,7 @@ pub use self::{
     snapshot::SnapshotHeader,
 };
 use crate::{
-    Error,
+    Error, Ticks,
     codec::{
         self, ConfChange, ConfState, Entry, EntryType, HardState, Incoming, Message, MessageType,
     },
@@ -37,13 +37,6 @@ use crate::{
     member::{Change, Membership},
 };
 
-/// Ticks between heartbeats of a leader.
-const HEARTBEAT_TICKS: usize = 1;
-/// Ticks without a leader before an election, at least.
-const ELECTION_TICKS: usize = 10;
-/// Each member waits a random number of ticks in this range before it stands for election, so that
-/// two rarely do at once. With ticks of 100 ms a dead leader is replaced within 1.5 s.
-const ELECTION_SPREAD: Range<usize> = ELECTION_TICKS..ELECTION_TICKS + 5;
 /// Entries in one message, in bytes; a larger entry travels alone. Several messages may be merged on
 /// the way, so this stays well below the 4 MiB that a peer accepts.
 const MAX_MESSAGE_BYTES: u64 = 512 * 1024;
@@ -60,17 +53,28 @@ const MAX_COMMITTED_BYTES: u64 = 1024 * 1024;
 pub struct ReplicaConfig {
     /// Its Raft ID.
     pub raft_id: u64,
+    /// What the group has agreed on.
+    pub ticks: Ticks,
     /// Ticks of silence, picked at random, before it stands for election. The lower end is at least
-    /// 10. A range of one makes a replica deterministic.
+    /// that of `ticks`. A range of one makes a replica deterministic.
     pub election_ticks: Range<usize>,
 }
 
 impl ReplicaConfig {
     /// The usual one.
     pub fn new(raft_id: u64) -> Self {
+        Self::with_ticks(raft_id, Ticks::default())
+    }
+
+    /// One with the settings of its group. Each member waits a random number of ticks, up to half as
+    /// many again, before it stands for election, so that two rarely do at once. With the default and
+    /// ticks of 100 ms a dead leader is replaced within 1.5 s.
+    pub fn with_ticks(raft_id: u64, ticks: Ticks) -> Self {
+        let election = ticks.election as usize;
         Self {
             raft_id,
-            election_ticks: ELECTION_SPREAD,
+            ticks,
+            election_ticks: election..election + (election / 2).max(1),
         }
     }
 }
@@ -136,8 +140,8 @@ impl Replica {
         );
         let library = raft::Config {
             id: config.raft_id,
-            election_tick: ELECTION_TICKS,
-            heartbeat_tick: HEARTBEAT_TICKS,
+            election_tick: config.ticks.election as usize,
+            heartbeat_tick: config.ticks.heartbeat as usize,
             min_election_tick: config.election_ticks.start,
             max_election_tick: config.election_ticks.end,
             applied: position.0,

@@ -29,6 +29,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
     Error, Raft,
+    announce::announced,
     codec::{self, Incoming, Message, MessageType},
     handle::Inner,
 };
@@ -212,11 +213,11 @@ impl raft_server::Raft for RaftService {
         let raft_id = request.into_inner().raft_id;
         let raft = self.raft()?;
         let status = raft.inner.status();
-        let Some(member) = status.member(raft_id) else {
+        let Some(addr) = status.addr(raft_id) else {
             return Err(Status::not_found(format!("member {raft_id:x} not found")));
         };
         Ok(Response::new(ResolveAddressResponse {
-            addr: member.addr.clone(),
+            addr: addr.to_owned(),
         }))
     }
 }
@@ -288,11 +289,15 @@ impl RaftMembership for RaftService {
         };
         let addr = specify(&request.get_ref().addr, &caller.remote_addr);
         let raft = self.raft()?;
-        let joined = Box::pin(raft.join(&identity.node_id, &addr)).await;
+        let joined = match announced(request.metadata()) {
+            Some(raft_id) => Box::pin(raft.relocate(raft_id, &identity.node_id, &addr)).await,
+            None => Box::pin(raft.join(&identity.node_id, &addr)).await,
+        };
         let response = joined.map_err(|error| {
             let code = match error {
                 Error::NotLeader | Error::Stopped => Code::FailedPrecondition,
                 Error::InvalidAddress(_) => Code::InvalidArgument,
+                Error::Removed => Code::NotFound,
                 _ => Code::Unknown,
             };
             Status::new(code, error.to_string())

@@ -1,6 +1,6 @@
 //! What others see of replication.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skep_proto::v1;
 
@@ -18,6 +18,9 @@ pub struct Status {
     /// All members, ordered by Raft ID, with how they look from here: who leads, and whom the last
     /// message reached.
     pub members: Vec<v1::RaftMember>,
+    /// Where members are, by Raft ID, that have moved and are not yet in the log with their new
+    /// address. This one can be among them.
+    pub moved: BTreeMap<u64, String>,
     /// Raft IDs of former members.
     pub removed: BTreeSet<u64>,
     /// Index of the last entry that the store has. A change of this alone wakes nobody who waits for
@@ -29,6 +32,12 @@ impl Status {
     /// The member with this Raft ID.
     pub fn member(&self, raft_id: u64) -> Option<&v1::RaftMember> {
         self.members.iter().find(|member| member.raft_id == raft_id)
+    }
+
+    /// Where a member is, as far as this one knows.
+    pub(crate) fn addr(&self, raft_id: u64) -> Option<&str> {
+        let member = self.member(raft_id)?;
+        Some(self.moved.get(&raft_id).unwrap_or(&member.addr))
     }
 
     /// How many members there would be without `raft_id`, as far as this one can reach them.

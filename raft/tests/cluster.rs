@@ -4,6 +4,8 @@
 
 #[path = "cluster/reads.rs"]
 mod reads;
+#[path = "cluster/recovery.rs"]
+mod recovery;
 mod support;
 
 use std::time::Duration;

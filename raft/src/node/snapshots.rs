@@ -6,7 +6,6 @@
 
 use std::{future::pending, sync::Arc};
 
-use skep_proto::v1;
 use tokio::task::JoinHandle;
 
 use super::Node;
@@ -119,14 +118,12 @@ impl Node {
 
     /// Entries between snapshots, and entries kept behind one.
     fn snapshot_config(&self) -> (u64, u64) {
-        let store = self.store.snapshot();
-        let cluster = store.all::<v1::Cluster>().next();
-        let config = cluster.and_then(|cluster| cluster.spec().raft.as_ref());
-        config.map_or((DEFAULT_INTERVAL, DEFAULT_KEPT), |config| {
-            (
-                config.snapshot_interval,
-                config.log_entries_for_slow_followers,
-            )
-        })
+        self.raft_config()
+            .map_or((DEFAULT_INTERVAL, DEFAULT_KEPT), |config| {
+                (
+                    config.snapshot_interval,
+                    config.log_entries_for_slow_followers,
+                )
+            })
     }
 }

@@ -9,6 +9,7 @@ use skep_proto::v1;
 
 use super::{Append, ReadIndex, Replica, ReplicaConfig};
 use crate::{
+    Ticks,
     codec::{Incoming, Message, MessageType},
     log::{LogStore, MemoryLog},
     member::{Change, LocalMember},
@@ -16,6 +17,7 @@ use crate::{
 
 mod chaos;
 mod reads;
+mod recovery;
 mod scenarios;
 
 /// Steps of the simulation per tick of a replica.
@@ -52,6 +54,8 @@ struct Group {
     isolated: Option<u64>,
     /// Reads that may go on, by member.
     reads: Vec<(u64, ReadIndex)>,
+    /// What members run with that are started.
+    ticks: Ticks,
 }
 
 fn local(raft_id: u64) -> LocalMember {
@@ -82,6 +86,7 @@ impl Group {
             stalled: None,
             isolated: None,
             reads: Vec::new(),
+            ticks: Ticks::default(),
         };
         let mut first = Member::default();
         first.log.append(&local(1).bootstrap().unwrap()).unwrap();
@@ -112,9 +117,9 @@ impl Group {
     /// Starts a member from what its disk has.
     fn start(&mut self, id: u64) {
         let member = self.members.get_mut(&id).unwrap();
-        let mut config = ReplicaConfig::new(id);
+        let mut config = ReplicaConfig::with_ticks(id, self.ticks);
         // Members differ, so that elections end; each by itself is deterministic.
-        let patience = 10 + id as usize * 2;
+        let patience = self.ticks.election as usize + id as usize * 2;
         config.election_ticks = patience..patience + 1;
         let (replica, store) = Replica::new(&config, member.log.load().unwrap()).unwrap();
         member.applied = store.map(|(_, store)| names(&store)).unwrap_or_default();

@@ -3,7 +3,7 @@
 use raft::{ProgressState, Storage};
 use skep_proto::v1;
 
-use super::{ELECTION_TICKS, Output, Replica};
+use super::{Output, Replica};
 use crate::{
     Error,
     codec::{self, ConfState, Snapshot},
@@ -13,7 +13,7 @@ use crate::{
 
 /// Ticks for which a snapshot is kept in memory when no peer needs it any more: long enough for one
 /// that was asked to answer.
-const OFFER_TICKS: usize = 2 * ELECTION_TICKS;
+const OFFER_TICKS: usize = 20;
 
 /// What goes into a snapshot besides the store. Taken when everything handed out was applied.
 #[derive(Clone, Debug)]

@@ -20,7 +20,7 @@ use skep_proto::{
 };
 use skep_raft::{
     Batch, Config, Error, Loaded, LocalMember, LogStore, MemoryLog, Raft, RaftService, SledLog,
-    SnapshotWriter, Status, WrittenSnapshot, request_join,
+    SnapshotWriter, Status, WrittenSnapshot, force_new_cluster, request_join,
 };
 use skep_security::{Credentials, Identity, Role, RootCa, Tls, authorize, tls_incoming};
 use skep_store::{Store, Tx};
@@ -40,7 +40,9 @@ pub struct Cluster {
 pub struct Manager {
     pub store: Store,
     node_id: String,
+    /// What it tells the others, and where it listens if that is somewhere else.
     addr: SocketAddr,
+    listen: Option<SocketAddr>,
     dir: TempDir,
     tls: Tls,
     /// Whether it serves what SwarmKit's managers serve and nothing else.
@@ -103,6 +105,7 @@ impl Manager {
             store: store(),
             node_id,
             addr: addr.unwrap(),
+            listen: None,
             dir: tempfile::tempdir().unwrap(),
             tls,
             plain: false,
@@ -128,13 +131,23 @@ impl Manager {
 
     /// Serves, then joins through `through`, then replicates.
     async fn run(&mut self, through: Option<SocketAddr>, log: Option<Box<dyn LogStore>>) {
+        self.run_with(through, None, log).await;
+    }
+
+    /// The same for one that may look for the others at `contact`.
+    async fn run_with(
+        &mut self,
+        through: Option<SocketAddr>,
+        contact: Option<SocketAddr>,
+        log: Option<Box<dyn LogStore>>,
+    ) {
         self.store = store();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let (addr, tls) = (self.addr, self.tls.clone());
+        let (addr, tls) = (self.listen.unwrap_or(self.addr), self.tls.clone());
         let service = RaftService::default();
         let (raft_server, membership_server, stream_server) = service.servers();
         let stream_server = (!self.plain).then_some(stream_server);
@@ -177,6 +190,11 @@ impl Manager {
             .await
             .unwrap();
         service.begin(&raft);
+        let announcing = raft.clone();
+        runtime.spawn(async move {
+            let contact = contact.map(|contact| contact.to_string());
+            announcing.announce(contact.as_deref()).await;
+        });
         self.running = Some(Running {
             raft,
             runtime: Some(runtime),
@@ -238,9 +256,9 @@ impl Cluster {
         let through = self.managers[leader].addr;
         manager.run(Some(through), None).await;
         self.managers.push(manager);
-        let size = self.managers.len();
+        let new = self.managers.len() - 1;
         self.wait("the new member knows all", |cluster| {
-            cluster.managers[size - 1].status().members.len() == size
+            cluster.managers[new].status().members.len() == cluster.running().count()
         })
         .await;
     }
@@ -251,23 +269,87 @@ impl Cluster {
     }
 
     pub async fn restart(&mut self, manager: usize) {
-        // The log of the killed one is closed soon.
+        let log = self.open_log(manager).await;
+        self.managers[manager].run(None, Some(Box::new(log))).await;
+    }
+
+    /// Opens the log of a manager that was killed, which closes it soon.
+    async fn open_log(&self, manager: usize) -> SledLog {
         let dir = self.managers[manager].log_dir();
         let started = Instant::now();
-        let log = loop {
+        loop {
             match SledLog::open(&dir) {
-                Ok(log) => break log,
+                Ok(log) => return log,
                 Err(Error::Locked(_)) if started.elapsed() < PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 Err(error) => panic!("{error}"),
             }
-        };
-        self.managers[manager].run(None, Some(Box::new(log))).await;
+        }
+    }
+
+    /// Starts a killed manager at another address, with where to look for the others.
+    pub async fn restart_elsewhere(&mut self, manager: usize, contact: Option<SocketAddr>) {
+        let log = self.open_log(manager).await;
+        let addr = bind("127.0.0.1:0".parse().unwrap()).await.local_addr();
+        let manager = &mut self.managers[manager];
+        manager.addr = addr.unwrap();
+        manager.run_with(None, contact, Some(Box::new(log))).await;
+    }
+
+    /// Starts a killed manager as the only one of its group, at another address.
+    pub async fn force(&mut self, manager: usize) {
+        let mut log = self.open_log(manager).await;
+        let addr = bind("127.0.0.1:0".parse().unwrap()).await.local_addr();
+        let manager = &mut self.managers[manager];
+        manager.addr = addr.unwrap();
+        force_new_cluster(&mut log, &manager.addr.to_string()).unwrap();
+        manager.run(None, Some(Box::new(log))).await;
+    }
+
+    /// Puts a forwarder in front of a killed manager and lets it advertise that.
+    pub async fn restart_behind_forwarder(&mut self, manager: usize) {
+        let log = self.open_log(manager).await;
+        let manager = &mut self.managers[manager];
+        let forwarder = bind("127.0.0.1:0".parse().unwrap()).await;
+        let inside = manager.addr;
+        manager.addr = forwarder.local_addr().unwrap();
+        manager.listen = Some(inside);
+        tokio::spawn(async move {
+            while let Ok((mut outer, _)) = forwarder.accept().await {
+                tokio::spawn(async move {
+                    if let Ok(mut inner) = tokio::net::TcpStream::connect(inside).await {
+                        let copied = tokio::io::copy_bidirectional(&mut outer, &mut inner);
+                        copied.await.unwrap_or_default();
+                    }
+                });
+            }
+        });
+        manager.run(None, Some(Box::new(log))).await;
+    }
+
+    /// Waits until all that run know each other at the addresses that they have now.
+    pub async fn all_know_the_addresses(&mut self) {
+        self.wait("all know where all are", |cluster| {
+            let running = || cluster.running().map(|i| &cluster.managers[i]);
+            let mut expected: Vec<_> = running().map(|m| m.addr.to_string()).collect();
+            expected.sort();
+            running().all(|manager| {
+                let status = manager.status();
+                let mut known: Vec<_> = status.members.into_iter().map(|m| m.addr).collect();
+                known.sort();
+                known == expected && status.leader.is_some()
+            })
+        })
+        .await;
     }
 
     fn running(&self) -> impl Iterator<Item = usize> {
         (0..self.managers.len()).filter(|i| self.managers[*i].running.is_some())
+    }
+
+    pub fn addr(&self, manager: usize) -> SocketAddr {
+        self.managers[manager].addr
     }
 
     pub fn addresses(&self) -> Vec<String> {
