@@ -15,6 +15,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -42,15 +43,22 @@ use crate::{
 /// not end by themselves; their agents go to another manager when they are cut off.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How long a manager that was not taken in for lack of a leader asks again, and how often.
+const JOIN_PATIENCE: Duration = Duration::from_secs(30);
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
+
 /// How a manager comes into its cluster. If its log says that it is a member, it simply goes on.
 #[derive(Clone, Debug)]
 pub enum Entry {
     /// It makes a new one.
     Found(Founding),
-    /// It asks a manager at this address (`host:port`) to be taken in.
+    /// It asks a manager at this address (`host:port`) to be taken in. If it has been in it before,
+    /// that is where it looks for the others.
     Join(String),
     /// It has been in it before.
     Resume,
+    /// It has been in it before, and goes on as the only manager: the others are lost for ever.
+    Alone,
 }
 
 /// What a manager needs to run.
@@ -109,12 +117,17 @@ impl Manager {
         } = config;
         let identity = tls.current().identity().clone();
         let store = Store::new(|| time::now().into());
-        let log = SledLog::open(&raft_dir)?;
+        let mut log = SledLog::open(&raft_dir)?;
         let is_member = log.member()?.is_some();
-        let (mut founding, mut join) = (None, None);
+        let (mut founding, mut join, mut contact) = (None, None, None);
         let mut listener = listener;
         match entry {
             Entry::Found(first) => founding = Some(first),
+            Entry::Alone => {
+                skep_raft::force_new_cluster(&mut log, &advertise_addr)?;
+                info!("this manager goes on as the only one of its cluster");
+            }
+            Entry::Join(addr) if is_member => contact = Some(addr),
             _ if is_member => {}
             Entry::Join(addr) => {
                 let (response, back) = ask_to_join(&tls, &addr, &advertise_addr, listener).await?;
@@ -202,6 +215,11 @@ impl Manager {
             barrier,
             cancel.clone(),
         ));
+        let (announcing, stop) = (raft.clone(), cancel.clone());
+        tasks.spawn(async move {
+            let announced = announcing.announce(contact.as_deref());
+            stop.run_until_cancelled(announced).await;
+        });
         Ok(Self {
             raft,
             store,
@@ -269,7 +287,7 @@ async fn ask_to_join(
             .serve_with_incoming_shutdown(incoming, done.cancelled()),
     );
     let response = tokio::select! {
-        response = skep_raft::request_join(tls, remote_addr, advertise_addr) => response?,
+        response = join_with_patience(tls, remote_addr, advertise_addr) => response?,
         ended = &mut serving => {
             let reason = ended.err().map_or_else(String::new, |err| err.to_string());
             return Err(std::io::Error::other(format!("it closed while joining {reason}")).into());
@@ -281,6 +299,25 @@ async fn ask_to_join(
         info!("a connection did not end in time");
     }
     Ok((response, TcpListener::from_std(listener)?))
+}
+
+/// Asks again while there is nobody who could answer: after a power cut the managers start together.
+async fn join_with_patience(
+    tls: &Tls,
+    remote_addr: &str,
+    advertise_addr: &str,
+) -> Result<JoinResponse, skep_raft::Error> {
+    let deadline = Instant::now() + JOIN_PATIENCE;
+    loop {
+        let asked = skep_raft::request_join(tls, remote_addr, advertise_addr);
+        match Box::pin(asked).await {
+            Err(err) if err.may_pass() && Instant::now() + JOIN_PAUSE < deadline => {
+                info!(%err, "not taken in yet");
+                tokio::time::sleep(JOIN_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// The raft members on their own, so that nobody is woken by what else changes in the status.

@@ -41,13 +41,9 @@ pub struct Run {
         default_value = "./swarmkitstate"
     )]
     pub state_dir: PathBuf,
-    /// Manager to join, on the first start.
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        env = "SWARM_JOIN_ADDR",
-        requires = "join_token"
-    )]
+    /// Manager to join, on the first start. Later: where some manager is now, for a node whose
+    /// managers have all moved.
+    #[arg(long, value_name = "HOST:PORT", env = "SWARM_JOIN_ADDR")]
     pub join_addr: Option<String>,
     /// Token to join with: it decides whether the node becomes a worker or a manager.
     #[arg(
@@ -75,6 +71,10 @@ pub struct Run {
         env = "SWARM_ADVERTISE_ADDR"
     )]
     pub advertise_addr: Option<String>,
+    /// Go on as the only manager of the cluster, with what this one's log holds. For when most managers
+    /// are lost for ever: they are removed and cannot come back.
+    #[arg(long)]
+    pub force_new_cluster: bool,
     /// Unix socket for swarmctl and other clients of a manager.
     #[arg(
         long,
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_token_needs_an_address() {
         assert!(Cli::try_parse_from(["swarmd", "--join-token", "SWMTKN-1-a-b"]).is_err());
-        assert!(Cli::try_parse_from(["swarmd", "--join-addr", "h:1"]).is_err());
+        assert!(Cli::try_parse_from(["swarmd", "--join-addr", "h:1"]).is_ok());
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! A node: founds, joins or resumes its cluster, then runs what its certificate says.
 
-use std::{collections::BTreeMap, fs, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use skep_agent::{Agent, OnStop, executor::Executor};
 use skep_manager::{
@@ -27,8 +33,11 @@ use crate::{
 pub struct Config {
     /// Where it keeps everything.
     pub state_dir: PathBuf,
-    /// The cluster to join on the first start; without it a new one is founded.
+    /// The cluster to join on the first start; without it a new one is founded. Later, where some
+    /// manager is.
     pub join: Option<Join>,
+    /// Go on as the only manager, with what the log holds.
+    pub force_new_cluster: bool,
     /// `ip:port` where a manager listens for nodes.
     pub listen_remote_api: String,
     /// `host[:port]` where others reach this manager.
@@ -52,8 +61,8 @@ pub struct Config {
 pub struct Join {
     /// `host:port` of any manager.
     pub addr: String,
-    /// A token of the cluster.
-    pub token: String,
+    /// A token of the cluster. A node that has joined needs none.
+    pub token: Option<String>,
 }
 
 /// Why a node could not be started. Each says what to do.
@@ -82,6 +91,18 @@ pub enum Error {
          --join-addr to resume that one, or choose another directory with --state-dir", path.display()
     )]
     OtherCluster { path: PathBuf },
+    #[error("to join the cluster of {addr} a token is needed; add --join-token")]
+    NoToken { addr: String },
+    #[error(
+        "--force-new-cluster goes on from a manager's raft log, and there is none in {}; leave it out, \
+         or choose the state directory of a manager with --state-dir", path.display()
+    )]
+    NothingToForce { path: PathBuf },
+    #[error(
+        "--force-new-cluster goes on from a manager's raft log, and the node in {} is a worker; leave \
+         it out, or choose the state directory of a manager with --state-dir", path.display()
+    )]
+    ForcedWorker { path: PathBuf },
 }
 
 /// A running node. Dropping it ends everything at once, as a crash would; its tasks run on.
@@ -102,7 +123,7 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, Error> {
         let state_dir = StateDir::open(&config.state_dir)?;
         let credentials = Credentials::load(&state_dir.certificates())?;
-        let founds = credentials.is_none() && config.join.is_none();
+        let founds = credentials.is_none() && config.join.is_none() && !config.force_new_cluster;
         let doors = match Doors::open(&config).await {
             // Only who joins may turn out to be a worker, which does without.
             Err(err) if founds => return Err(err),
@@ -110,6 +131,10 @@ impl Node {
         };
         let member = match credentials {
             Some(credentials) => resume(&config, &state_dir, credentials)?,
+            None if config.force_new_cluster => {
+                let path = state_dir.path().to_owned();
+                return Err(Error::NothingToForce { path });
+            }
             None => match &config.join {
                 Some(how) => enter(&config, &state_dir, how).await?,
                 None => found(&config, &state_dir)?,
@@ -148,6 +173,7 @@ impl Node {
             if founding {
                 finish_founding(&state_dir, &tls, &started).await?;
             }
+            remove_mark(&state_dir, &state_dir.joining_mark())?;
             managers = vec![Peer {
                 node_id: identity.node_id.clone(),
                 addr: addr.clone(),
@@ -283,7 +309,7 @@ async fn finish_founding(state_dir: &StateDir, tls: &Tls, manager: &Manager) -> 
         }
     }
     tls.current().save(&state_dir.certificates())?;
-    remove_mark(state_dir)
+    remove_mark(state_dir, &state_dir.founding_mark())
 }
 
 /// Removes what is left of a founding that was broken off. A log that is something else, without
@@ -299,11 +325,12 @@ fn discard_unfinished(state_dir: &StateDir) -> Result<(), Error> {
         }
         fs::remove_dir_all(&raft).map_err(|source| unusable(state_dir, source))?;
     }
-    remove_mark(state_dir)
+    remove_mark(state_dir, &state_dir.joining_mark())?;
+    remove_mark(state_dir, &state_dir.founding_mark())
 }
 
-fn remove_mark(state_dir: &StateDir) -> Result<(), Error> {
-    match fs::remove_file(state_dir.founding_mark()) {
+fn remove_mark(state_dir: &StateDir, mark: &Path) -> Result<(), Error> {
+    match fs::remove_file(mark) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(unusable(state_dir, source).into())
         }
@@ -320,7 +347,10 @@ fn unusable(state_dir: &StateDir, source: io::Error) -> state_dir::Error {
 
 /// Joins a cluster: gets a certificate from one of its managers.
 async fn enter(config: &Config, state_dir: &StateDir, how: &Join) -> Result<Member, Error> {
-    let token: JoinToken = how.token.parse()?;
+    let token = how.token.as_ref().ok_or_else(|| Error::NoToken {
+        addr: how.addr.clone(),
+    })?;
+    let token: JoinToken = token.parse()?;
     discard_unfinished(state_dir)?;
     let joined = join::join(
         config.dialer.clone(),
@@ -329,6 +359,11 @@ async fn enter(config: &Config, state_dir: &StateDir, how: &Join) -> Result<Memb
         config.availability,
     );
     let credentials = Box::pin(joined).await?;
+    if credentials.identity().role == Role::Manager {
+        // Before the certificate: whoever has that one does not ask for another.
+        fs::write(state_dir.joining_mark(), &how.addr)
+            .map_err(|source| unusable(state_dir, source))?;
+    }
     credentials.save(&state_dir.certificates())?;
     info!(node = credentials.identity().node_id, role = ?credentials.identity().role, "joined");
     let entry = Entry::Join(how.addr.clone());
@@ -340,14 +375,27 @@ async fn enter(config: &Config, state_dir: &StateDir, how: &Join) -> Result<Memb
     })
 }
 
+/// Goes on without the other managers, if there is something to go on from.
+fn alone(state_dir: &StateDir, credentials: &Credentials) -> Result<Entry, Error> {
+    let path = state_dir.path().to_owned();
+    if credentials.identity().role != Role::Manager {
+        return Err(Error::ForcedWorker { path });
+    }
+    // Opening the log would make one.
+    if !state_dir.raft().exists() {
+        return Err(Error::NothingToForce { path });
+    }
+    Ok(Entry::Alone)
+}
+
 /// Comes back to the cluster that the certificate is of.
 fn resume(
     config: &Config,
     state_dir: &StateDir,
     credentials: Credentials,
 ) -> Result<Member, Error> {
-    if let Some(how) = &config.join {
-        let token: JoinToken = how.token.parse()?;
+    if let Some(token) = config.join.as_ref().and_then(|how| how.token.as_ref()) {
+        let token: JoinToken = token.parse()?;
         if !token.pins(credentials.root_pem()) {
             return Err(Error::OtherCluster {
                 path: state_dir.path().to_owned(),
@@ -355,10 +403,16 @@ fn resume(
         }
         info!("already a member of this cluster; resuming");
     }
-    remove_mark(state_dir)?;
+    remove_mark(state_dir, &state_dir.founding_mark())?;
     let entry = match &config.join {
+        _ if config.force_new_cluster => alone(state_dir, &credentials)?,
         Some(how) => Entry::Join(how.addr.clone()),
-        None => Entry::Resume,
+        // It may have been broken off while it was being taken in.
+        None => match fs::read_to_string(state_dir.joining_mark()) {
+            Ok(addr) => Entry::Join(addr),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Entry::Resume,
+            Err(source) => return Err(unusable(state_dir, source).into()),
+        },
     };
     let tls = Tls::with_dialer(credentials, config.dialer.clone());
     Ok(Member {

@@ -66,6 +66,18 @@ fn config(args: Run) -> anyhow::Result<Config> {
     if let Some(addr) = &args.advertise_addr {
         address::check(addr).map_err(anyhow::Error::msg)?;
     }
+    // A file of settings may have both as empty values.
+    let token = args.join_token.filter(|token| !token.is_empty());
+    let addr = args
+        .join_addr
+        .filter(|addr| token.is_some() || !addr.is_empty());
+    let join = addr.map(|addr| Join { addr, token });
+    if args.force_new_cluster && join.is_some() {
+        bail!(
+            "--force-new-cluster goes on without the other managers, and --join-addr looks for them; \
+             leave out one of the two"
+        );
+    }
     let hostname = args.hostname.unwrap_or_else(|| {
         rustix::system::uname()
             .nodename()
@@ -75,11 +87,8 @@ fn config(args: Run) -> anyhow::Result<Config> {
     Ok(Config {
         state_dir: args.state_dir,
         // A file of settings may have both as empty values.
-        join: args
-            .join_addr
-            .zip(args.join_token)
-            .filter(|(addr, token)| !(addr.is_empty() && token.is_empty()))
-            .map(|(addr, token)| Join { addr, token }),
+        join,
+        force_new_cluster: args.force_new_cluster,
         listen_remote_api: args.listen_remote_api,
         advertise_addr: args.advertise_addr,
         listen_control_api: args.listen_control_api,

@@ -100,6 +100,11 @@ impl StateDir {
         self.path.join("raft")
     }
 
+    /// There while a manager with a certificate is being taken into its cluster: whom it asks.
+    pub fn joining_mark(&self) -> PathBuf {
+        self.path.join("joining")
+    }
+
     /// There while a new cluster is being made: its log is worth nothing until the certificate is
     /// saved, so a start that finds the mark begins again.
     pub fn founding_mark(&self) -> PathBuf {

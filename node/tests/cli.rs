@@ -6,6 +6,9 @@
 #[path = "dev/wait.rs"]
 mod wait;
 
+#[path = "cli/recovery.rs"]
+mod recovery;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -403,7 +406,6 @@ async fn command_lines_that_are_wrong_end_with_2() {
     for (args, part) in [
         (&["fly"][..], "fly"),
         (&["--fly"], "--fly"),
-        (&["--join-addr", "127.0.0.1:1"], "--join-token"),
         (&["--join-token", "SWMTKN-1-a-b"], "--join-addr"),
         (&["--executor", "docker"], "process"),
         (&["--availability", "lazy"], "drain"),

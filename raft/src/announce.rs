@@ -14,7 +14,7 @@ use std::{
 use futures_util::future::join_all;
 use skep_proto::v1::{
     JoinRequest, JoinResponse, RaftMember, ResolveAddressRequest, raft_client::RaftClient,
-    raft_membership_client::RaftMembershipClient,
+    raft_member_status, raft_membership_client::RaftMembershipClient,
 };
 use skep_security::ServerName;
 use tokio::time::timeout;
@@ -100,14 +100,21 @@ impl Raft {
             }
             return Ok(());
         }
-        let others = status.members.iter().map(|member| member.raft_id);
-        let others: Vec<u64> = others.filter(|id| *id != status.raft_id).collect();
-        let known = others.iter().filter_map(|id| status.addr(*id));
+        let others = || {
+            let members = status.members.iter();
+            members.filter(|member| member.raft_id != status.raft_id)
+        };
+        // Also with a leader: it may reach this member without being reached.
+        let missed = others().filter(|member| {
+            member.status().reachability() != raft_member_status::Reachability::Reachable
+        });
+        let missed: Vec<u64> = missed.map(|member| member.raft_id).collect();
+        let known = others().filter_map(|member| status.addr(member.raft_id));
         let places: BTreeSet<&str> = known.chain(contact).filter(|place| place != addr).collect();
         let told = join_all(
             places
                 .into_iter()
-                .map(|place| self.tell(place, status, &others)),
+                .map(|place| self.tell(place, status, &missed)),
         );
         let mut refusals = told.await.into_iter().filter_map(Result::err);
         match refusals.find(|refusal| matches!(refusal, Error::Removed)) {
@@ -116,13 +123,11 @@ impl Raft {
         }
     }
 
-    /// Tells one manager, and asks it. Fails with [`Error::Removed`] if that is what it says.
-    async fn tell(&self, place: &str, status: &Status, others: &[u64]) -> Result<(), Error> {
+    /// Tells one manager, and asks it for those that are missed. Fails with [`Error::Removed`] if that is what it says.
+    async fn tell(&self, place: &str, status: &Status, missed: &[u64]) -> Result<(), Error> {
         let channel = self.inner.tls.channel(place, ServerName::Manager)?;
-        if status.leader.is_none() {
-            let asked = others.iter().map(|id| self.ask(channel.clone(), *id));
-            join_all(asked).await;
-        }
+        let asked = missed.iter().map(|id| self.ask(channel.clone(), *id));
+        join_all(asked).await;
         let known = status.member(status.raft_id);
         if known.is_some_and(|known| known.addr == self.inner.addr) {
             return Ok(());

@@ -32,6 +32,8 @@ use tonic::{Status, transport::Channel};
 
 use crate::{control, links::Links};
 
+mod recovery;
+
 /// How long anything may take before a test gives up. Generous: it is no measure of speed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -89,7 +91,8 @@ impl Cluster {
             .unwrap()
             .to_string();
         self.links.listens(name, &listen);
-        let join = match self.nodes.first() {
+        let running = |host: &&Host| host.manager && host.running.is_some();
+        let join = match self.nodes.iter().find(running) {
             None => None,
             Some(first) => {
                 let addr = first.listen.clone();
@@ -102,7 +105,7 @@ impl Cluster {
                 };
                 Some(Join {
                     addr,
-                    token: token.clone(),
+                    token: Some(token.clone()),
                 })
             }
         };
@@ -115,14 +118,27 @@ impl Cluster {
             manager,
             running: None,
         });
-        self.launch(&name, join).await;
+        self.launch(&name, join, false).await;
     }
 
-    async fn launch(&mut self, name: &str, join: Option<Join>) {
+    async fn launch(&mut self, name: &str, join: Option<Join>, force_new_cluster: bool) {
+        if let Err(err) = self.try_launch(name, join, force_new_cluster).await {
+            panic!("{name} does not start: {err}");
+        }
+    }
+
+    /// Starts a node, or says why it does not start.
+    async fn try_launch(
+        &mut self,
+        name: &str,
+        join: Option<Join>,
+        force_new_cluster: bool,
+    ) -> Result<(), String> {
         let host = self.nodes.iter().find(|host| host.name == name).unwrap();
         let config = Config {
             state_dir: host.state_dir.clone(),
             join,
+            force_new_cluster,
             listen_remote_api: host.listen.clone(),
             advertise_addr: None,
             listen_control_api: host.socket(),
@@ -139,8 +155,16 @@ impl Cluster {
             .build()
             .unwrap();
         let node = runtime.spawn(Box::pin(Node::start(config))).await.unwrap();
-        let node = node.unwrap_or_else(|err| panic!("{name} does not start: {err}"));
-        self.host(name).running = Some((runtime, node));
+        match node {
+            Ok(node) => {
+                self.host(name).running = Some((runtime, node));
+                Ok(())
+            }
+            Err(err) => {
+                runtime.shutdown_background();
+                Err(err.to_string())
+            }
+        }
     }
 
     fn host(&mut self, name: &str) -> &mut Host {
@@ -174,7 +198,7 @@ impl Cluster {
 
     /// Starts a node again that was killed or stopped.
     pub async fn restart(&mut self, name: &str) {
-        self.launch(name, None).await;
+        self.launch(name, None, false).await;
     }
 
     /// Cuts the link between two nodes.

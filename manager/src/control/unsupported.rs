@@ -119,6 +119,11 @@ pub(super) fn cluster(
             "CAConfig: external CAs are",
         ),
         (
+            new.raft().keep_old_snapshots != old.raft().keep_old_snapshots
+                && new.raft().keep_old_snapshots > 0,
+            "RaftConfig: keeping old snapshots is",
+        ),
+        (
             new.encryption_config().auto_lock_managers
                 != old.encryption_config().auto_lock_managers,
             "EncryptionConfig: locking managers is",
@@ -306,6 +311,17 @@ mod tests {
         check(
             |_, spec, _| spec.ca_config_mut().external_cas = vec![ExternalCa::default()],
             "CAConfig: external CAs are not supported yet",
+        );
+        check(
+            |_, spec, _| spec.raft_mut().keep_old_snapshots = 1,
+            "RaftConfig: keeping old snapshots is not supported yet",
+        );
+        check(
+            |stored, spec, _| {
+                stored.spec_mut().raft_mut().keep_old_snapshots = 1;
+                spec.raft_mut().keep_old_snapshots = 0;
+            },
+            "",
         );
         check(
             |_, spec, _| spec.encryption_config_mut().auto_lock_managers = true,

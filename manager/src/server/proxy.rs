@@ -145,12 +145,9 @@ impl LeaderProxy {
             Some(caller) if caller.identity.is_none() => MAX_STRANGERS_REQUEST_BYTES,
             _ => MAX_REQUEST_BYTES,
         };
-        let body = match Limited::new(body, limit).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(err) => {
-                let text = format!("the request cannot be read: {err}");
-                return Ok(Status::invalid_argument(text).into_http());
-            }
+        let body = match read(body, limit).await {
+            Ok(body) => body,
+            Err(status) => return Ok(status.into_http()),
         };
         loop {
             let channel = match self.channel(&addr) {
@@ -264,6 +261,13 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
+async fn read(body: Body, limit: usize) -> Result<Bytes, Status> {
+    let read = Limited::new(body, limit).collect().await;
+    let read =
+        read.map_err(|err| Status::invalid_argument(format!("the request cannot be read: {err}")))?;
+    Ok(read.to_bytes())
+}
+
 fn rebuild(parts: &http::request::Parts, body: Bytes) -> Request<Body> {
     let mut request = Request::new(Body::new(Full::new(body)));
     *request.method_mut() = parts.method.clone();
@@ -350,15 +354,24 @@ where
         let proxy = self.proxy.clone();
         Box::pin(async move {
             let deadline = Instant::now() + PATIENCE;
+            let mut request = request;
+            if request.uri().path() == JOIN && leader_of(&proxy.status.borrow()).is_none() {
+                // One that is a member, but died before it knew or is elsewhere now, may be whom the
+                // quorum lacks.
+                let (parts, body) = request.into_parts();
+                let body = match read(body, MAX_REQUEST_BYTES).await {
+                    Ok(body) => body,
+                    Err(status) => return Ok(status.into_http()),
+                };
+                let answer = local.clone().oneshot(rebuild(&parts, body.clone())).await?;
+                if Status::from_header_map(answer.headers()).is_none() {
+                    return Ok(answer);
+                }
+                request = rebuild(&parts, body);
+            }
             match proxy.leader(deadline).await {
                 Ok(None) => local.call(request).await,
                 Ok(Some(addr)) => proxy.forward(addr, request, local, deadline).await,
-                Err(status) if request.uri().path() == JOIN => {
-                    // One that is a member, but died before it knew, may be whom the quorum lacks.
-                    let answer = local.call(request).await?;
-                    let known = Status::from_header_map(answer.headers()).is_none();
-                    Ok(if known { answer } else { status.into_http() })
-                }
                 Err(status) => Ok(status.into_http()),
             }
         })

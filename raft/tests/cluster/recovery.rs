@@ -14,15 +14,19 @@ async fn ends_as_removed(cluster: &Cluster, manager: usize) {
     assert!(matches!(*end, Error::Removed), "{end}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r25_a_manager_that_comes_back_elsewhere_is_found() {
-    let mut cluster = Cluster::start(3).await;
-    // Nobody passes calls on to the leader here, so each has to know for sure who all are: a commit
-    // index is on disk with the next entry.
+/// Nobody passes calls on to the leader here, so each has to know who all are as soon as it starts: a
+/// commit index is on disk with the next entry.
+async fn all_know_for_sure(cluster: &mut Cluster) {
     for name in ["one", "two"] {
         cluster.write(name).await;
         cluster.everyone_has(name).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r25_a_manager_that_comes_back_elsewhere_is_found() {
+    let mut cluster = Cluster::start(3).await;
+    all_know_for_sure(&mut cluster).await;
     let leader = cluster.leader().await;
     for manager in [leader, (leader + 1) % 3] {
         cluster.kill(manager);
@@ -53,6 +57,7 @@ async fn r25_the_quorum_needs_the_manager_that_has_moved() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r25_all_managers_come_back_elsewhere_and_find_each_other_through_one() {
     let mut cluster = Cluster::start(5).await;
+    all_know_for_sure(&mut cluster).await;
     // The one through which they meet is behind: it cannot lead, and nobody else knows a quorum.
     cluster.kill(0);
     cluster.write("last").await;

@@ -13,8 +13,9 @@ fn config(dir: &std::path::Path, join: Option<(&str, &str)>) -> Config {
         state_dir: dir.join("state"),
         join: join.map(|(addr, token)| Join {
             addr: addr.to_owned(),
-            token: token.to_owned(),
+            token: Some(token.to_owned()),
         }),
+        force_new_cluster: false,
         listen_remote_api: "127.0.0.1:0".to_owned(),
         advertise_addr: None,
         listen_control_api: dir.join("s.sock"),

@@ -196,25 +196,3 @@ async fn r14_without_a_quorum_the_error_says_so_and_passes_with_it() {
         .await
         .unwrap();
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn r10_managers_restart_in_any_order() {
-    let mut cluster = Cluster::start(3, 0).await;
-    let web = cluster.create("web", 0, &["sleep", "1"]).await;
-    let managers = cluster.managers();
-    for first in 0..managers.len() {
-        for manager in &managers {
-            cluster.stop(manager).await;
-        }
-        for offset in 0..managers.len() {
-            cluster
-                .restart(&managers[(first + offset) % managers.len()])
-                .await;
-        }
-        cluster.leader().await;
-        cluster.all_ready().await;
-    }
-    let replicas = u64::try_from(managers.len()).unwrap();
-    cluster.scale(&web.id, replicas).await;
-    cluster.running(&web.id, managers.len()).await;
-}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use skep_agent::{OnStop, executor::null::NullExecutor};
 use skep_manager::server::Health;
-use skep_node::{Config, Join, Node};
+use skep_node::{Config, Node};
 use skep_proto::v1::{health_server::HealthServer, node_spec::Availability};
 use skep_security::{JoinToken, TcpDial, Tls, join, tls_incoming};
 use skep_tests::cluster::{Cluster, eventually};
@@ -27,13 +27,14 @@ async fn a_second_manager_that_dies_while_it_joins_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let state_dir = dir.path().join("state");
 
-    // As far as it got: it has a certificate, and the leader has taken it in.
+    // As far as it got: it has a certificate and knows whom to ask, and the leader has taken it in.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let own_addr = listener.local_addr().unwrap().to_string();
     let parsed: JoinToken = token.parse().unwrap();
     let joined = join::join(Arc::new(TcpDial), &addr, &parsed, Availability::Active);
     let credentials = Box::pin(joined).await.unwrap();
     credentials.save(&state_dir.join("certificates")).unwrap();
+    std::fs::write(state_dir.join("joining"), &addr).unwrap();
     let tls = Tls::new(credentials);
     let health = Health::new(&[Health::RAFT]);
     health.set(Health::RAFT, true);
@@ -54,7 +55,8 @@ async fn a_second_manager_that_dies_while_it_joins_comes_back() {
 
     let config = Config {
         state_dir,
-        join: Some(Join { addr, token }),
+        join: None,
+        force_new_cluster: false,
         listen_remote_api: own_addr,
         advertise_addr: None,
         listen_control_api: dir.path().join("s.sock"),
@@ -64,9 +66,12 @@ async fn a_second_manager_that_dies_while_it_joins_comes_back() {
         on_stop: OnStop::Keep,
         dialer: Arc::new(TcpDial),
     };
+    // It needs no flags to go on.
+    let mark = config.state_dir.join("joining");
     let second = Box::pin(Node::start(config)).await.unwrap();
     let status = second.manager().unwrap().status();
     assert_eq!(status.borrow().raft_id, taken_in.raft_id);
+    assert!(!mark.exists());
     eventually("a leader of two members", async || {
         let status = status.borrow();
         (status.leader.is_some() && status.members.len() == 2).then_some(())

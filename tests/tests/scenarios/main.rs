@@ -5,6 +5,7 @@ mod bad_input;
 mod control_api;
 mod failover;
 mod joining;
+mod recovery;
 mod sessions;
 mod watching;
 mod workers;

@@ -1,6 +1,7 @@
 //! Cluster specs.
 
 use skep_proto::v1::ClusterSpec;
+use skep_raft::Ticks;
 
 use super::nanos;
 use crate::control::ApiError;
@@ -37,6 +38,9 @@ pub fn check(spec: &ClusterSpec) -> Result<(), ApiError> {
         return Err(ApiError::invalid(
             "heartbeat time period cannot be a negative duration",
         ));
+    }
+    if let Some(raft) = &spec.raft {
+        Ticks::of(raft).map_err(ApiError::invalid)?;
     }
     Ok(())
 }
@@ -110,6 +114,30 @@ mod tests {
         check_changed(
             |spec| spec.ca_config_mut().signing_ca_key = "key".into(),
             "if a signing CA key is provided, the signing CA cert must also be provided",
+        );
+    }
+
+    #[test]
+    fn raft_ticks() {
+        check_changed(|spec| spec.raft = Some(Default::default()), "");
+        check_changed(
+            |spec| spec.raft_mut().election_tick = 10,
+            "raft heartbeat tick and election tick must not be 0",
+        );
+        let ticks = |heartbeat, election| {
+            move |spec: &mut ClusterSpec| {
+                spec.raft_mut().heartbeat_tick = heartbeat;
+                spec.raft_mut().election_tick = election;
+            }
+        };
+        check_changed(ticks(1, 3), "");
+        check_changed(
+            ticks(10, 10),
+            "raft election tick must be greater than heartbeat tick, and 10 is not greater than 10",
+        );
+        check_changed(
+            ticks(1, 10_000),
+            "raft election tick must be at most 6000, and 10000 is greater",
         );
     }
 

@@ -1,0 +1,68 @@
+//! Nodes that come back in another way than they went.
+
+use std::net::TcpListener;
+
+use skep_node::Join;
+
+use super::{Cluster, eventually};
+
+impl Cluster {
+    /// Starts a node that was killed or stopped at another address. `contact` is where a manager is
+    /// now.
+    pub async fn restart_elsewhere(&mut self, name: &str, contact: Option<String>) {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+        let listen = free.unwrap().to_string();
+        self.links.listens(name, &listen);
+        self.host(name).listen = listen;
+        let join = contact.map(|addr| Join { addr, token: None });
+        self.launch(name, join, false).await;
+    }
+
+    /// Starts a manager that was killed or stopped as the only one of its cluster.
+    pub async fn force(&mut self, name: &str) {
+        self.launch(name, None, true).await;
+    }
+
+    /// Starts a node that does not start, and returns what it says.
+    pub async fn refuses_to_start(&mut self, name: &str) -> String {
+        let started = self.try_launch(name, None, false).await;
+        started.expect_err("it does not start")
+    }
+
+    /// Where a node listens.
+    pub fn addr(&self, name: &str) -> String {
+        let host = self.nodes.iter().find(|host| host.name == name);
+        host.unwrap().listen.clone()
+    }
+
+    /// Waits until every running manager shows all running managers, and only these, at the
+    /// addresses at which they are.
+    pub async fn managers_are_known(&self) {
+        let running = || {
+            let managers = self.nodes.iter().filter(|host| host.manager);
+            managers.filter(|host| host.running.is_some())
+        };
+        let mut expected: Vec<_> = running().map(|host| host.listen.clone()).collect();
+        expected.sort();
+        eventually("all managers known at their addresses", async || {
+            for host in running() {
+                let manager = self.node(&host.name).manager()?;
+                let members = manager.status().borrow().members.clone();
+                let mut known: Vec<_> = members.into_iter().map(|member| member.addr).collect();
+                known.sort();
+                if known != expected {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+
+    /// Waits until a node has failed in a way that it cannot go on from, and says how.
+    pub async fn fails(&mut self, name: &str) -> String {
+        let (_, node) = self.host(name).running.as_mut().unwrap();
+        let failed = tokio::time::timeout(super::PATIENCE, node.failed());
+        failed.await.expect("it fails")
+    }
+}
