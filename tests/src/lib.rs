@@ -2,6 +2,7 @@
 //! run on it, and the load generators. No product code.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // A test that cannot go on should stop.
 
+pub mod chaos;
 pub mod cluster;
 pub mod control;
 pub mod links;
