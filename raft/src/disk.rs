@@ -47,6 +47,8 @@ pub(crate) struct Progress {
 pub(crate) struct Disk {
     jobs: mpsc::Sender<Job>,
     progress: watch::Receiver<Progress>,
+    /// Number of the last append that was queued.
+    submitted: u64,
 }
 
 impl Disk {
@@ -57,7 +59,16 @@ impl Disk {
             .name("raft-disk".into())
             .spawn(move || run(log, queue, &done))
             .map_err(|error| Error::Thread(error.to_string()))?;
-        Ok(Self { jobs, progress })
+        Ok(Self {
+            jobs,
+            progress,
+            submitted: 0,
+        })
+    }
+
+    /// Whether an append is not durable yet.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.progress.borrow().number < self.submitted
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -65,7 +76,10 @@ impl Disk {
     }
 
     /// Queues a job. `false` if there is no room or the thread has ended.
-    pub(crate) fn submit(&self, job: Job) -> bool {
+    pub(crate) fn submit(&mut self, job: Job) -> bool {
+        if let Job::Append(append) = &job {
+            self.submitted = append.number;
+        }
         self.jobs.try_send(job).is_ok()
     }
 
@@ -84,7 +98,9 @@ impl Disk {
 
     /// Waits until everything queued is written and the log is closed.
     pub(crate) async fn close(self) {
-        let Self { jobs, mut progress } = self;
+        let Self {
+            jobs, mut progress, ..
+        } = self;
         drop(jobs);
         while progress.changed().await.is_ok() {}
     }

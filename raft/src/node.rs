@@ -106,6 +106,8 @@ pub(crate) struct Node {
     held: Option<Queued>,
     /// The term in which the store leads.
     leading: Option<u64>,
+    /// Ticks for which the disk has been busy without getting anything done.
+    stalled_ticks: usize,
     /// The store may lead once this entry is applied.
     lead_at: u64,
     /// Membership changes that are not proposed yet.
@@ -180,6 +182,7 @@ impl Node {
             proposer,
             held: None,
             leading: None,
+            stalled_ticks: 0,
             lead_at: 0,
             changes: VecDeque::new(),
             changing: HashMap::new(),
@@ -288,6 +291,7 @@ impl Node {
     fn tick(&mut self) {
         self.replica.tick();
         self.replica.campaign_if_alone();
+        self.give_way_if_stalled();
         if !self.replica.is_transferring() {
             let refused = self.transfers.drain(..);
             self.answers
@@ -299,6 +303,7 @@ impl Node {
         if let Some(error) = progress.failed {
             return Err(Error::Disk(error));
         }
+        self.stalled_ticks = 0;
         self.replica.persisted(progress.number);
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "cluster/disks.rs"]
+mod disks;
 #[path = "cluster/reads.rs"]
 mod reads;
 #[path = "cluster/recovery.rs"]

@@ -9,6 +9,11 @@ use tokio::sync::mpsc;
 use super::{BYTES_PER_TURN, Node};
 use crate::Error;
 
+/// Ticks that the disk of a leader may take for one write. Its heartbeats go on meanwhile, so nobody
+/// else would stand for election, but it can acknowledge nothing. Five times the shortest election
+/// timeout: handing over costs about one, and slow disks must not make leaders flap.
+const MAX_STALLED_TICKS: usize = 50;
+
 /// A proposal of the store of a leader, and the term in which it was made.
 pub(super) struct Queued {
     term: u64,
@@ -118,6 +123,23 @@ impl Node {
                 }
                 refused => self.answers.push((done, refused)),
             }
+        }
+    }
+
+    /// Called at each tick: lets someone else lead while the own disk stalls.
+    pub(super) fn give_way_if_stalled(&mut self) {
+        if !self.disk.is_busy() {
+            self.stalled_ticks = 0;
+            return;
+        }
+        self.stalled_ticks += 1;
+        let stalled = self.stalled_ticks > MAX_STALLED_TICKS;
+        // With nobody to take over it leads on.
+        if stalled && !self.replica.is_transferring() && self.transfer().is_ok() {
+            tracing::warn!(
+                ticks = self.stalled_ticks,
+                "the disk does not get on with the log; another manager is asked to lead"
+            );
         }
     }
 

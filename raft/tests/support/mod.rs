@@ -240,21 +240,25 @@ impl Cluster {
     }
 
     pub async fn add(&mut self) {
+        self.add_with(None).await;
+    }
+
+    pub async fn add_with(&mut self, log: Option<Box<dyn LogStore>>) {
         let manager = Manager::new(&self.ca, self.managers.len()).await;
-        self.join(manager).await;
+        self.join(manager, log).await;
     }
 
     /// Adds a manager that takes Raft messages as SwarmKit's do.
     pub async fn add_plain(&mut self) {
         let mut manager = Manager::new(&self.ca, self.managers.len()).await;
         manager.plain = true;
-        self.join(manager).await;
+        self.join(manager, None).await;
     }
 
-    async fn join(&mut self, mut manager: Manager) {
+    async fn join(&mut self, mut manager: Manager, log: Option<Box<dyn LogStore>>) {
         let leader = self.leader().await;
         let through = self.managers[leader].addr;
-        manager.run(Some(through), None).await;
+        manager.run(Some(through), log).await;
         self.managers.push(manager);
         let new = self.managers.len() - 1;
         self.wait("the new member knows all", |cluster| {
@@ -490,5 +494,47 @@ impl LogStore for FailingLog {
 
     fn compact(&mut self, index: u64) -> Result<bool, Error> {
         self.0.compact(index)
+    }
+}
+
+/// A log that does something before each append: what a disk takes its time for.
+pub struct HookedLog {
+    log: MemoryLog,
+    before_append: Box<dyn Fn() + Send>,
+}
+
+impl HookedLog {
+    pub fn new(before_append: impl Fn() + Send + 'static) -> Self {
+        Self {
+            log: MemoryLog::default(),
+            before_append: Box::new(before_append),
+        }
+    }
+}
+
+impl LogStore for HookedLog {
+    fn load(&mut self) -> Result<Loaded, Error> {
+        self.log.load()
+    }
+
+    fn set_member(&mut self, member: &LocalMember) -> Result<(), Error> {
+        self.log.set_member(member)
+    }
+
+    fn append(&mut self, batch: &Batch) -> Result<(), Error> {
+        (self.before_append)();
+        self.log.append(batch)
+    }
+
+    fn snapshot_writer(&self) -> Arc<dyn SnapshotWriter> {
+        self.log.snapshot_writer()
+    }
+
+    fn save_snapshot(&mut self, snapshot: &WrittenSnapshot) -> Result<(), Error> {
+        self.log.save_snapshot(snapshot)
+    }
+
+    fn compact(&mut self, index: u64) -> Result<bool, Error> {
+        self.log.compact(index)
     }
 }

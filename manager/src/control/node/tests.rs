@@ -396,7 +396,7 @@ async fn a_node_without_a_certificate_is_barred_for_good() {
 }
 
 #[tokio::test]
-async fn a_node_with_more_tasks_than_fit_in_one_transaction_is_removed() {
+async fn r21_a_node_with_more_tasks_than_fit_in_one_transaction_is_removed() {
     let swarm = Swarm::new();
     swarm.put(cluster()).await;
     swarm.put(worker("w1")).await;
@@ -409,8 +409,18 @@ async fn a_node_with_more_tasks_than_fit_in_one_transaction_is_removed() {
             .put(task(format!("u{n}"), TaskState::Failed, 10_000))
             .await;
     }
+    let finished = |swarm: &Swarm| {
+        let snapshot = swarm.store.snapshot();
+        let tasks = snapshot.all::<Task>();
+        tasks
+            .filter(|task| task.status().state() == TaskState::Failed)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let untouched = finished(&swarm);
     let before = swarm.store.snapshot().index();
     reply(swarm.control.remove_node(remove("w1", false)).await);
+    assert!(finished(&swarm) == untouched && untouched.len() == 400);
     let transactions = swarm.store.snapshot().index() - before;
     assert!((2..20).contains(&transactions), "{transactions}");
     assert!(swarm.stored::<Node>("w1").is_none());
