@@ -1,6 +1,8 @@
 //! A cluster in one process: real nodes on real sockets with real mTLS, each on a runtime of its
 //! own that can be taken away from under it.
 
+pub mod configs;
+
 use std::{
     fs::File,
     net::TcpListener,
@@ -22,7 +24,7 @@ use skep_proto::v1::{
     Annotations, Cluster as ClusterObject, ContainerSpec, CreateServiceRequest, GetServiceRequest,
     GetTaskRequest, ListClustersRequest, ListNodesRequest, ListTasksRequest, Node as NodeObject,
     NodeSpec, ReplicatedService, RestartPolicy, Service, ServiceSpec, Task, TaskSpec, TaskState,
-    UpdateClusterRequest, UpdateNodeRequest, UpdateServiceRequest, control_client::ControlClient,
+    UpdateNodeRequest, UpdateServiceRequest, control_client::ControlClient,
     list_tasks_request::Filters, node_spec::Availability, node_status::State, service_spec::Mode,
     task_spec::Runtime as TaskRuntime, watch_client::WatchClient,
 };
@@ -85,7 +87,12 @@ impl Cluster {
 
     /// Adds a node, by the token for its kind.
     pub async fn add(&mut self, name: &str, manager: bool) {
-        let listen = TcpListener::bind("127.0.0.1:0")
+        self.add_at(name, manager, "127.0.0.1").await;
+    }
+
+    /// Adds a node that listens on this IP address of the loopback.
+    pub async fn add_at(&mut self, name: &str, manager: bool, ip: &str) {
+        let listen = TcpListener::bind((ip, 0))
             .unwrap()
             .local_addr()
             .unwrap()
@@ -216,6 +223,11 @@ impl Cluster {
     /// Heals all links.
     pub fn heal(&self) {
         self.links.heal();
+    }
+
+    /// The network between the nodes.
+    pub fn links(&self) -> &Links {
+        &self.links
     }
 
     /// Names of the managers.
@@ -370,23 +382,6 @@ impl Cluster {
                 spec: Some(spec),
             };
             control.update_node(request).await
-        })
-        .await;
-    }
-
-    /// Sets the heartbeat period, so that dead nodes are found out soon.
-    pub async fn set_heartbeat(&self, period: Duration) {
-        self.retry("cluster update", async |mut control| {
-            let cluster = self.object().await;
-            let mut spec = cluster.spec().clone();
-            spec.dispatcher_mut().heartbeat_period = period.try_into().ok();
-            let request = UpdateClusterRequest {
-                cluster_id: cluster.id.clone(),
-                cluster_version: cluster.meta().version,
-                spec: Some(spec),
-                rotation: None,
-            };
-            control.update_cluster(request).await
         })
         .await;
     }

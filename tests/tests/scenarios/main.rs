@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
 
 mod bad_input;
+mod behind_nat;
 mod control_api;
 mod failover;
+mod idle;
 mod joining;
+mod leadership;
 mod recovery;
 mod sessions;
+mod snapshots;
 mod watching;
 mod workers;
