@@ -1,7 +1,10 @@
 //! What can go wrong in replication. The texts that start with `raft:` are those that clients and
 //! managers of a swarm match on.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Why replication, or a request to it, failed.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,33 @@ pub enum Error {
     /// An entry of the log is missing though later ones, or the commit index, say it was there.
     #[error("raft log: entry {0} is missing")]
     Hole(u64),
+    /// The log on disk lacks something that was durable. What a power cut interrupts is not that.
+    #[error(
+        "raft log in {}: entry {index} is missing or damaged: {reason}; another manager must remove \
+         this one (`swarmctl node rm`), then move its state directory away and join again; if no \
+         other manager is left, restore a copy of the state directory", .dir.display()
+    )]
+    Damaged {
+        /// Where the log lies.
+        dir: PathBuf,
+        /// The first entry that may be lost.
+        index: u64,
+        /// What was found.
+        reason: String,
+    },
+    /// The log was written by a newer version.
+    #[error(
+        "the raft log in {} has format {found}, but this version knows none above {known}: start the \
+         newer version, or move the state directory away and join again", .dir.display()
+    )]
+    Newer {
+        /// Where the log lies.
+        dir: PathBuf,
+        /// Its format.
+        found: u64,
+        /// The newest one that is known here.
+        known: u64,
+    },
     /// The snapshot that the log goes on from cannot be used.
     #[error(
         "raft snapshot {} cannot be used: {reason}; remove this member from the cluster and join it \
@@ -146,6 +176,14 @@ impl Error {
         move |error| Self::Log {
             action,
             reason: error.to_string(),
+        }
+    }
+
+    pub(crate) fn damaged(dir: &Path, index: u64, reason: impl ToString) -> Self {
+        Self::Damaged {
+            dir: dir.to_owned(),
+            index,
+            reason: reason.to_string(),
         }
     }
 

@@ -3,6 +3,8 @@
 //! The disk is for durability and recovery only; while a member runs, its log is read from memory.
 //! What is stored is not encrypted yet: it is protected by the mode of its directory (0700).
 
+mod format;
+mod head;
 mod memory;
 mod records;
 mod sled;
@@ -48,7 +50,9 @@ pub struct Batch {
 /// error of a writing method nothing more may be written: what is stored is unknown until the log is
 /// loaded again.
 pub trait LogStore: Send {
-    /// Reads everything. Fails with [`Error::Hole`] if an entry in the middle is missing.
+    /// Reads everything. What an interrupted append has left is dropped. Fails with [`Error::Hole`]
+    /// or [`Error::Damaged`] if something that was durable is missing, as far as that shows: of the
+    /// last append it does not.
     fn load(&mut self) -> Result<Loaded, Error>;
 
     /// Stores whose log this is.

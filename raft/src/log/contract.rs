@@ -114,6 +114,42 @@ fn everything_survives_a_restart<D: Disk>() {
     assert_eq!(loaded.entries, entries(1..=4, 3).entries);
 }
 
+fn the_commit_index_survives_with_the_entries<D: Disk>() {
+    let disk = D::new();
+    let mut log = disk.open();
+    for index in 1..=9 {
+        let mut batch = entries(index..=index, 4);
+        batch.hard_state = Some(HardState {
+            term: 4,
+            vote: 2,
+            commit: index - 1,
+            ..HardState::default()
+        });
+        log.append(&batch).unwrap();
+        log = disk.open_again(log);
+        assert_eq!(log.load().unwrap().hard_state, batch.hard_state.unwrap());
+    }
+    let mut later = HardState {
+        term: 5,
+        commit: 9,
+        ..HardState::default()
+    };
+    for vote in [0, 3] {
+        later.vote = vote;
+        log.append(&Batch {
+            hard_state: Some(later.clone()),
+            ..Batch::default()
+        })
+        .unwrap();
+        log = disk.open_again(log);
+        assert_eq!(log.load().unwrap().hard_state, later);
+    }
+    save(&mut log, snapshot(9, 10));
+    while !log.compact(9).unwrap() {}
+    log.append(&entries(10..=10, 5)).unwrap();
+    assert_eq!(disk.open_again(log).load().unwrap().hard_state, later);
+}
+
 fn an_append_replaces_all_that_came_after<D: Disk>() {
     let disk = D::new();
     let mut log = disk.open();
@@ -279,6 +315,7 @@ macro_rules! contract {
 contract!(
     a_new_log_is_empty,
     everything_survives_a_restart,
+    the_commit_index_survives_with_the_entries,
     an_append_replaces_all_that_came_after,
     a_hole_is_refused,
     own_snapshots_replace_each_other_and_allow_compaction,
@@ -312,16 +349,16 @@ fn a_lost_piece_is_named() {
         log.append(&entries(6..=7, 1)).unwrap();
         log.append(&entries(7..=8, 2)).unwrap();
         drop(log);
-        let db = ::sled::open(dir.path()).unwrap();
+        let (db, tree) = super::sled::open_db(dir.path()).unwrap();
         let mut key = vec![b'e'];
         key.extend_from_slice(&u64::to_be_bytes(lost));
-        let found = db.open_tree("log").unwrap().remove(key).unwrap();
-        assert!(found.is_some());
+        assert!(tree.remove(key).unwrap().is_some());
         db.flush().unwrap();
-        drop(db);
+        drop((db, tree));
         let error = SledLog::open(dir.path()).unwrap_err();
         assert!(
-            matches!(error, Error::Hole(index) if index == hole),
+            matches!(&error, Error::Damaged { dir: named, index, .. }
+                if *index == hole && named == dir.path()),
             "{error}"
         );
     }
@@ -431,3 +468,5 @@ fn merged_batches_are_what_they_were_one_by_one() {
     };
     assert_eq!(*merged.merge(alone.clone()).unwrap_err(), alone);
 }
+
+mod damage;

@@ -4,12 +4,13 @@
 //! on, and each says whether the next one belongs to the same record. A record whose first entry is
 //! not the next one replaces all from there on, as the append did; what it replaces stays on disk
 //! until it is the oldest. So records only come at the end and go at the front, and a missing piece
-//! shows.
+//! shows. Each record begins with a [`Head`] by which it is found even in a damaged file.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::head::Head;
 use crate::{
     Error,
     codec::{self, Entry},
@@ -22,6 +23,8 @@ const PIECE_BYTES: usize = 4 * 1024;
 const DROP_PIECES: u64 = 256;
 
 const PREFIX: u8 = b'e';
+/// Where the number of the next piece lies while there is no record to tell it.
+const NEXT_PIECE: &[u8] = b"n";
 /// First byte of a piece: the next piece goes on with the same record.
 const MORE: u8 = 1;
 const LAST: u8 = 0;
@@ -30,7 +33,8 @@ const LAST: u8 = 0;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Records {
     stored: VecDeque<Record>,
-    /// Number of the next piece.
+    /// Number of the next piece. It never goes back, or what a record has left behind in the file
+    /// could be taken for a later one.
     next_piece: u64,
 }
 
@@ -42,24 +46,33 @@ struct Record {
     last: u64,
 }
 
+/// What is read at start.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) records: Records,
+    pub(super) entries: Vec<Entry>,
+    /// Highest commit index that came with a record.
+    pub(super) commit: u64,
+}
+
 impl Records {
-    /// Adds consecutive entries to a batch for sled.
+    /// Adds a record of consecutive entries to a batch for sled, with the commit index as of now. `id`
+    /// is the log's. A record without entries shows that something else was written.
     pub(super) fn append(
         &mut self,
         entries: &[Entry],
+        commit: u64,
+        id: u64,
         batch: &mut sled::Batch,
     ) -> Result<(), Error> {
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
-            return Ok(());
-        };
-        let mut bytes = Vec::new();
-        for entry in entries {
-            let entry = codec::encode(entry)?;
-            let size = u32::try_from(entry.len()).map_err(Error::log("write"))?;
-            bytes.put_u32_le(size);
-            bytes.put_slice(&entry);
-        }
         let start = self.next_piece;
+        let head = Head {
+            id,
+            piece: start,
+            commit,
+        };
+        let mut bytes = head.to_bytes().to_vec();
+        encode(entries, &mut bytes)?;
         let mut pieces = bytes.chunks(PIECE_BYTES).peekable();
         while let Some(piece) = pieces.next() {
             let mut value = Vec::with_capacity(1 + piece.len());
@@ -68,16 +81,23 @@ impl Records {
             batch.insert(key(self.next_piece).as_slice(), value);
             self.next_piece += 1;
         }
-        self.push(start, first.index, last.index);
+        self.push(start, entries);
         Ok(())
     }
 
-    fn push(&mut self, piece: u64, first: u64, last: u64) {
+    fn push(&mut self, piece: u64, entries: &[Entry]) {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            // It goes together with the one before it.
+            let last = self.stored.back().map_or(0, |record| record.last);
+            self.stored.push_back(Record { piece, last });
+            return;
+        };
+        let (first, last) = (first.index, last.index);
         for record in self.stored.iter_mut().rev() {
             if record.last < first {
                 break;
             }
-            record.last = first - 1;
+            record.last = first.saturating_sub(1);
         }
         self.stored.push_back(Record { piece, last });
     }
@@ -85,8 +105,8 @@ impl Records {
     /// Removes everything in a batch for sled.
     pub(super) fn clear(&mut self, batch: &mut sled::Batch) {
         let first = self.first_piece();
-        remove(batch, first, self.next_piece);
         self.stored.clear();
+        self.remove(first, self.next_piece, batch);
     }
 
     /// Removes, in a batch for sled, the oldest records that hold nothing but entries up to `index`: a
@@ -104,8 +124,17 @@ impl Records {
                 _ => break,
             }
         }
-        remove(batch, first, end);
+        self.remove(first, end, batch);
         self.stored.front().is_none_or(|oldest| oldest.last > index)
+    }
+
+    fn remove(&self, first: u64, end: u64, batch: &mut sled::Batch) {
+        for number in first..end {
+            batch.remove(key(number).as_slice());
+        }
+        if self.stored.is_empty() {
+            batch.insert(NEXT_PIECE, &self.next_piece.to_be_bytes());
+        }
     }
 
     fn first_piece(&self) -> u64 {
@@ -114,48 +143,66 @@ impl Records {
             .map_or(self.next_piece, |record| record.piece)
     }
 
+    /// Number of the next piece.
+    pub(super) fn next_piece(&self) -> u64 {
+        self.next_piece
+    }
+
     /// Reads all records and the entries in them.
     ///
     /// # Errors
-    /// [`Error::Hole`] with the first entry that may be missing, if a piece is.
-    pub(super) fn load(log: &sled::Tree) -> Result<(Self, Vec<Entry>), Error> {
-        let mut records = Self::default();
-        let mut entries: Vec<Entry> = Vec::new();
+    /// [`Error::Hole`] with the first entry that may be missing, if a piece is missing or cannot be
+    /// read.
+    pub(super) fn load(log: &sled::Tree, id: u64) -> Result<Found, Error> {
+        let mut found = Found::default();
+        let next = log.get(NEXT_PIECE).map_err(Error::log("read"))?;
+        if let Some(number) = next.and_then(|value| value.as_ref().try_into().ok()) {
+            found.records.next_piece = u64::from_be_bytes(number);
+        }
         let mut bytes = Vec::new();
         let mut start = None;
         for item in log.scan_prefix([PREFIX]) {
-            let (found, value) = item.map_err(Error::log("read"))?;
-            let number = found
+            let (at, value) = match item {
+                Ok(item) => item,
+                Err(sled::Error::Corruption { .. }) => return Err(hole(&found.entries)),
+                Err(error) => return Err(Error::log("read")(error)),
+            };
+            let number = at
                 .get(1..)
                 .and_then(|number| number.try_into().ok())
                 .map(u64::from_be_bytes);
             let (Some(number), Some((more, piece))) = (number, value.split_first()) else {
-                let reason = format!("a piece of an entry lies at {found:?}");
+                let reason = format!("a piece of an entry lies at {at:?}");
                 return Err(Error::malformed("raft log", reason));
             };
-            let begun = start.is_some() || !records.stored.is_empty();
-            if begun && number != records.next_piece {
-                return Err(hole(&entries));
+            let begun = start.is_some() || !found.records.stored.is_empty();
+            if begun && number != found.records.next_piece {
+                return Err(hole(&found.entries));
             }
             let first_piece = *start.get_or_insert(number);
-            records.next_piece = number + 1;
+            found.records.next_piece = number.saturating_add(1);
             bytes.extend_from_slice(piece);
             if *more == MORE {
                 continue;
             }
-            let added = decode(std::mem::take(&mut bytes).into())?;
+            let (head, added) = decode(std::mem::take(&mut bytes).into())?;
             start = None;
-            if let (Some(first), Some(last)) = (added.first(), added.last()) {
-                records.push(first_piece, first.index, last.index);
+            if (head.id, head.piece) != (id, first_piece) {
+                return Err(hole(&found.entries));
+            }
+            found.commit = found.commit.max(head.commit);
+            found.records.push(first_piece, &added);
+            if let Some(first) = added.first() {
+                let entries = &mut found.entries;
                 let kept = entries.partition_point(|entry| entry.index < first.index);
                 entries.truncate(kept);
                 entries.extend(added);
             }
         }
         if start.is_some() {
-            return Err(hole(&entries));
+            return Err(hole(&found.entries));
         }
-        Ok((records, entries))
+        Ok(found)
     }
 }
 
@@ -163,22 +210,41 @@ fn hole(entries: &[Entry]) -> Error {
     Error::Hole(entries.last().map_or(1, |entry| entry.index + 1))
 }
 
-fn decode(mut bytes: Bytes) -> Result<Vec<Entry>, Error> {
-    let mut entries = Vec::new();
+/// The entries of a record, each after its size.
+fn encode(entries: &[Entry], bytes: &mut Vec<u8>) -> Result<(), Error> {
+    for entry in entries {
+        let entry = codec::encode(entry)?;
+        let size = u32::try_from(entry.len()).map_err(Error::log("write"))?;
+        bytes.put_u32_le(size);
+        bytes.put_slice(&entry);
+    }
+    Ok(())
+}
+
+/// A whole record.
+pub(super) fn decode(mut bytes: Bytes) -> Result<(Head, Vec<Entry>), Error> {
+    let malformed = |reason: &str| Error::malformed("raft log", reason);
+    let head = bytes
+        .split_first_chunk()
+        .and_then(|(head, _)| Head::from_bytes(head))
+        .ok_or_else(|| malformed("a record without a head"))?;
+    bytes.advance(Head::BYTES);
+    let mut entries: Vec<Entry> = Vec::new();
     while bytes.has_remaining() {
         let size = bytes.try_get_u32_le().unwrap_or(u32::MAX) as usize;
         if size > bytes.len() {
-            return Err(Error::malformed("raft log", "an entry is cut off"));
+            return Err(malformed("an entry is cut off"));
         }
-        entries.push(codec::decode(&bytes.split_to(size))?);
+        let entry: Entry = codec::decode(&bytes.split_to(size))?;
+        let follows = entries
+            .last()
+            .is_none_or(|last| last.index.checked_add(1) == Some(entry.index));
+        if entry.index == u64::MAX || !follows {
+            return Err(malformed("the entries of a record are not consecutive"));
+        }
+        entries.push(entry);
     }
-    Ok(entries)
-}
-
-fn remove(batch: &mut sled::Batch, first: u64, end: u64) {
-    for number in first..end {
-        batch.remove(key(number).as_slice());
-    }
+    Ok((head, entries))
 }
 
 fn key(number: u64) -> [u8; 9] {

@@ -6,11 +6,15 @@
 //!
 //! sled's own `flush` does not survive a power cut: it leaves the data in the disk's cache. So every
 //! flush here is followed by an fdatasync of sled's file, and creation by an fsync of the directories.
+//!
+//! An append is one key if it can: the commit index travels with the entries, and term and vote are
+//! only written when they change.
 
 use std::{
     fs::{DirBuilder, File, TryLockError},
     os::unix::fs::DirBuilderExt,
-    path::Path,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -20,10 +24,15 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::{
-    Batch, Loaded, LogStore, SnapshotWriter, WrittenSnapshot, records::Records,
+    Batch, Loaded, LogStore, SnapshotWriter, WrittenSnapshot,
+    format::Format,
+    records::{Found, Records},
     snapshot_dir::SnapshotDir,
 };
-use crate::{Error, LocalMember, codec};
+use crate::{
+    Error, LocalMember,
+    codec::{self, Entry, HardState},
+};
 
 /// Memory for sled's pages in bytes. The log is only read at start.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
@@ -41,9 +50,13 @@ pub struct SledLog {
     log: sled::Tree,
     /// sled's file, to sync it.
     file: File,
+    dir: PathBuf,
+    format: Format,
     records: Records,
     /// Index of the last entry or of the snapshot.
     last: u64,
+    /// Term and vote as stored, and the newest commit index.
+    hard_state: HardState,
     snapshots: SnapshotDir,
     /// Of the newest snapshot, 0 without one.
     snapshot_index: u64,
@@ -55,7 +68,9 @@ impl SledLog {
     /// Opens the log in `dir`, which is created with mode 0700 if there is none.
     ///
     /// # Errors
-    /// [`Error::Locked`] if another process, or another `SledLog` of this one, has it open.
+    /// [`Error::Locked`] if another process, or another `SledLog` of this one, has it open,
+    /// [`Error::Newer`] if a newer version has written it, [`Error::Damaged`] if it lacks what was
+    /// durable.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let open = "open";
         DirBuilder::new()
@@ -74,16 +89,19 @@ impl SledLog {
             Err(TryLockError::WouldBlock) => return Err(Error::Locked(dir.to_owned())),
             Err(TryLockError::Error(error)) => return Err(Error::log(open)(error)),
         }
-        let db = open_db(dir)?;
-        let log = db.open_tree("log").map_err(Error::log(open))?;
+        let format = Format::open(dir)?;
+        let (db, log) = open_db(dir)?;
         let file = File::open(dir.join("db")).map_err(Error::log(open))?;
         let lock = Arc::new(lock);
         let mut opened = Self {
             db,
             log,
             file,
+            dir: dir.to_owned(),
+            format,
             records: Records::default(),
             last: 0,
+            hard_state: HardState::default(),
             snapshots: SnapshotDir::new(dir.to_owned(), lock.clone()),
             snapshot_index: 0,
             _lock: lock,
@@ -116,7 +134,11 @@ impl SledLog {
         self.file.sync_data().map_err(Error::log("sync"))
     }
 
-    fn write(&self, batch: sled::Batch) -> Result<(), Error> {
+    /// Writes a batch and, as everything that must last, a record with it: without one it would not
+    /// show when it is lost.
+    fn write(&mut self, entries: &[Entry], mut batch: sled::Batch) -> Result<(), Error> {
+        let (commit, id) = (self.hard_state.commit, self.format.id);
+        self.records.append(entries, commit, id, &mut batch)?;
         self.log.apply_batch(batch).map_err(Error::log("write"))?;
         self.sync()
     }
@@ -124,6 +146,41 @@ impl SledLog {
     fn read(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
         let value = self.log.get(key).map_err(Error::log("read"))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    /// Reads all but the snapshot, and looks for what is missing.
+    fn load_records(&mut self) -> Result<Loaded, Error> {
+        let mut loaded = Loaded {
+            member: self.member()?,
+            ..Loaded::default()
+        };
+        if let Some(hard_state) = self.read(HARD_STATE)? {
+            loaded.hard_state = codec::decode(&hard_state)?;
+        }
+        let Found {
+            records,
+            entries,
+            commit,
+        } = Records::load(&self.log, self.format.id)?;
+        loaded.entries = entries;
+        loaded.hard_state.commit = loaded.hard_state.commit.max(commit);
+        if let Some(pointer) = self.read(SNAPSHOT)? {
+            let Some(index) = pointer
+                .first_chunk()
+                .filter(|index| index.len() == pointer.len())
+            else {
+                return Err(Error::malformed("pointer to a snapshot", "it is cut off"));
+            };
+            self.snapshot_index = u64::from_be_bytes(*index);
+        }
+        // The record at `next_piece` may be the torn rest of an append that nobody was told of. One
+        // after it cannot: it was begun when that one was durable.
+        if self.format.seen > Some(records.next_piece()) {
+            let last = loaded.entries.last().map_or(0, |entry| entry.index);
+            return Err(Error::Hole(last.max(self.snapshot_index) + 1));
+        }
+        self.records = records;
+        Ok(loaded)
     }
 
     /// Notes that a snapshot counts and drops what it replaces.
@@ -135,33 +192,32 @@ impl SledLog {
 
 impl LogStore for SledLog {
     fn load(&mut self) -> Result<Loaded, Error> {
-        let mut loaded = Loaded {
-            member: self.member()?,
-            ..Loaded::default()
-        };
-        if let Some(hard_state) = self.read(HARD_STATE)? {
-            loaded.hard_state = codec::decode(&hard_state)?;
-        }
-        (self.records, loaded.entries) = Records::load(&self.log)?;
-        if let Some(pointer) = self.read(SNAPSHOT)? {
-            let Some(index) = pointer
-                .first_chunk()
-                .filter(|index| index.len() == pointer.len())
-            else {
-                return Err(Error::malformed("pointer to a snapshot", "it is cut off"));
-            };
-            self.snapshot_index = u64::from_be_bytes(*index);
-            loaded.snapshot = Some(self.snapshots.read(self.snapshot_index)?);
-        }
-        loaded.check()?;
+        let load = AssertUnwindSafe(|| {
+            let mut loaded = self.load_records()?;
+            if self.snapshot_index > 0 {
+                loaded.snapshot = Some(self.snapshots.read(self.snapshot_index)?);
+            }
+            loaded.check()?;
+            Ok(loaded)
+        });
+        // sled panics on some damage.
+        let loaded = match catch_unwind(load) {
+            Ok(Err(Error::Hole(index))) => {
+                let reason = "later ones, or the commit index, say that it was there";
+                Err(Error::damaged(&self.dir, index, reason))
+            }
+            Ok(loaded) => loaded,
+            Err(_) => Err(Error::damaged(&self.dir, 1, "sled cannot read its file")),
+        }?;
         self.last = loaded.last_index();
+        self.hard_state = loaded.hard_state.clone();
         Ok(loaded)
     }
 
     fn set_member(&mut self, member: &LocalMember) -> Result<(), Error> {
         let mut batch = sled::Batch::default();
         batch.insert(MEMBER, member.encode_to_vec());
-        self.write(batch)
+        self.write(&[], batch)
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), Error> {
@@ -174,14 +230,19 @@ impl LogStore for SledLog {
             self.records.clear(&mut writes);
             self.last = index;
         }
-        self.records.append(&batch.entries, &mut writes)?;
+        if let Some(new) = &batch.hard_state {
+            let old = &self.hard_state;
+            let same = (new.term, new.vote) == (old.term, old.vote);
+            // With entries the commit index need not be written by itself.
+            if !same || batch.snapshot.is_some() || batch.entries.is_empty() {
+                writes.insert(HARD_STATE, codec::encode(new)?);
+            }
+            self.hard_state = new.clone();
+        }
         if let Some(last) = batch.entries.last() {
             self.last = last.index;
         }
-        if let Some(hard_state) = &batch.hard_state {
-            writes.insert(HARD_STATE, codec::encode(hard_state)?);
-        }
-        self.write(writes)?;
+        self.write(&batch.entries, writes)?;
         match &batch.snapshot {
             Some(snapshot) => self.settle(snapshot.get_metadata().index),
             None => Ok(()),
@@ -195,7 +256,7 @@ impl LogStore for SledLog {
     fn save_snapshot(&mut self, snapshot: &WrittenSnapshot) -> Result<(), Error> {
         let mut batch = sled::Batch::default();
         batch.insert(SNAPSHOT, &snapshot.index.to_be_bytes());
-        self.write(batch)?;
+        self.write(&[], batch)?;
         self.settle(snapshot.index)
     }
 
@@ -209,24 +270,35 @@ impl LogStore for SledLog {
     }
 }
 
-fn open_db(dir: &Path) -> Result<sled::Db, Error> {
+pub(super) fn open_db(dir: &Path) -> Result<(sled::Db, sled::Tree), Error> {
     let config = sled::Config::new()
         .path(dir)
         .cache_capacity(CACHE_BYTES)
         .flush_every_ms(None);
+    let open = || {
+        let db = config.open()?;
+        let log = db.open_tree("log")?;
+        Ok((db, log))
+    };
     let started = Instant::now();
     loop {
-        match config.open() {
-            Ok(db) => return Ok(db),
+        // sled panics on some damage.
+        match catch_unwind(AssertUnwindSafe(open)) {
+            Ok(Ok(opened)) => return Ok(opened),
             // We hold our own lock, so this is a database of this process that is being closed in
             // the background.
-            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
+            Ok(Err(sled::Error::Io(error)))
+                if error.to_string().contains("could not acquire lock") =>
+            {
                 if started.elapsed() > RELEASE_TIMEOUT {
                     return Err(Error::Locked(dir.to_owned()));
                 }
                 thread::sleep(Duration::from_millis(10));
             }
-            Err(error) => return Err(Error::log("open")(error)),
+            Ok(Err(sled::Error::Corruption { .. })) | Err(_) => {
+                return Err(Error::damaged(dir, 1, "sled cannot read its file"));
+            }
+            Ok(Err(error)) => return Err(Error::log("open")(error)),
         }
     }
 }
