@@ -24,6 +24,8 @@ mod replica;
 mod service;
 mod settings;
 mod status;
+#[doc(hidden)]
+pub mod testing;
 
 pub use crate::{
     codec::Incoming,

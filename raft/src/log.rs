@@ -3,12 +3,12 @@
 //! The disk is for durability and recovery only; while a member runs, its log is read from memory.
 //! What is stored is not encrypted yet: it is protected by the mode of its directory (0700).
 
-mod format;
+pub(crate) mod format;
 mod head;
 mod memory;
-mod records;
+pub(crate) mod records;
 mod sled;
-mod snapshot_dir;
+pub(crate) mod snapshot_dir;
 
 use std::sync::Arc;
 

@@ -4,6 +4,8 @@
 
 #[path = "cluster/disks.rs"]
 mod disks;
+#[path = "cluster/full_disks.rs"]
+mod full_disks;
 #[path = "cluster/reads.rs"]
 mod reads;
 #[path = "cluster/recovery.rs"]

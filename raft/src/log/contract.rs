@@ -469,4 +469,6 @@ fn merged_batches_are_what_they_were_one_by_one() {
     assert_eq!(*merged.merge(alone.clone()).unwrap_err(), alone);
 }
 
+mod churn;
 mod damage;
+mod power_cut;

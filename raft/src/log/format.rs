@@ -21,7 +21,7 @@ const MAX_BYTES: u64 = 1024;
 
 /// What the file says.
 #[derive(Debug)]
-pub(super) struct Format {
+pub(crate) struct Format {
     dir: PathBuf,
     /// The log's own random number.
     pub(super) id: u64,
@@ -58,7 +58,7 @@ impl Format {
         Ok(format)
     }
 
-    pub(super) fn parse(dir: &Path, text: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(dir: &Path, text: &str) -> Result<Self, Error> {
         let damaged = || Error::damaged(dir, 1, "its file `format` makes no sense");
         let mut lines = text.lines();
         let version = lines.next().and_then(|line| line.strip_prefix(TITLE));

@@ -13,7 +13,7 @@ const READ_BYTES: usize = 1024 * 1024;
 
 /// In little endian, with a CRC-32 of the rest at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// The log's own random number.
     pub(super) id: u64,
     /// Number of the record's first piece.

@@ -222,7 +222,7 @@ fn encode(entries: &[Entry], bytes: &mut Vec<u8>) -> Result<(), Error> {
 }
 
 /// A whole record.
-pub(super) fn decode(mut bytes: Bytes) -> Result<(Head, Vec<Entry>), Error> {
+pub(crate) fn decode(mut bytes: Bytes) -> Result<(Head, Vec<Entry>), Error> {
     let malformed = |reason: &str| Error::malformed("raft log", reason);
     let head = bytes
         .split_first_chunk()

@@ -147,9 +147,19 @@ fn write_file(path: &Path, metadata: &[u8], data: &[u8]) -> io::Result<()> {
 }
 
 fn read_file(path: &Path, index: u64) -> io::Result<Snapshot> {
-    let damaged = |reason: &str| io::Error::new(io::ErrorKind::InvalidData, reason);
-    let mut file = File::open(path)?;
+    let file = File::open(path)?;
     let size = file.metadata()?.len();
+    let snapshot = read_from(file, size)?;
+    if snapshot.get_metadata().index != index {
+        let reason = "it is a snapshot of another index";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    Ok(snapshot)
+}
+
+/// Reads a file of `size` bytes.
+pub(crate) fn read_from(mut file: impl Read, size: u64) -> io::Result<Snapshot> {
+    let damaged = |reason: &str| io::Error::new(io::ErrorKind::InvalidData, reason);
     let mut head = [0; HEAD_BYTES];
     file.read_exact(&mut head)
         .map_err(|_| damaged("it is cut off"))?;
@@ -178,9 +188,6 @@ fn read_file(path: &Path, index: u64) -> io::Result<Snapshot> {
         ..Snapshot::default()
     };
     snapshot.set_metadata(codec::decode(&metadata.into()).map_err(io::Error::other)?);
-    if snapshot.get_metadata().index != index {
-        return Err(damaged("it is a snapshot of another index"));
-    }
     Ok(snapshot)
 }
 

@@ -113,7 +113,7 @@ impl Manager {
         }
     }
 
-    fn log_dir(&self) -> PathBuf {
+    pub fn log_dir(&self) -> PathBuf {
         self.dir.path().join("raft")
     }
 
@@ -278,7 +278,7 @@ impl Cluster {
     }
 
     /// Opens the log of a manager that was killed, which closes it soon.
-    async fn open_log(&self, manager: usize) -> SledLog {
+    pub async fn open_log(&self, manager: usize) -> SledLog {
         let dir = self.managers[manager].log_dir();
         let started = Instant::now();
         loop {

@@ -1,0 +1,270 @@
+//! Valid inputs to begin with.
+
+use std::{sync::LazyLock, time::Duration};
+
+use bytes::Bytes;
+use prost::Message as _;
+use raft::eraftpb;
+use skep_proto::v1;
+use skep_security::{CertificateRequest, Credentials, Identity, JoinToken, Role, RootCa, Tls};
+
+pub(crate) fn encode<M: protobuf::Message>(message: &M) -> Vec<u8> {
+    message.write_to_bytes().unwrap()
+}
+
+fn node(id: &str) -> v1::Node {
+    let mut node = v1::Node {
+        id: id.into(),
+        ..v1::Node::default()
+    };
+    node.spec_mut().annotations_mut().name = format!("name of {id}");
+    node.description = Some(v1::NodeDescription {
+        hostname: format!("{id}.example"),
+        ..v1::NodeDescription::default()
+    });
+    node
+}
+
+pub(crate) fn member(raft_id: u64) -> v1::RaftMember {
+    v1::RaftMember {
+        raft_id,
+        node_id: format!("node{raft_id}"),
+        addr: format!("10.0.0.{raft_id}:4242"),
+        status: None,
+    }
+}
+
+/// What a store proposes: something created, changed, removed.
+pub(crate) fn requests() -> Vec<Vec<u8>> {
+    use v1::{StoreActionKind as Kind, store_action::Target};
+    let mut task = v1::Task {
+        id: "task".into(),
+        service_id: "service".into(),
+        node_id: "first".into(),
+        slot: 3,
+        ..v1::Task::default()
+    };
+    task.spec_mut();
+    let mut service = v1::Service {
+        id: "service".into(),
+        ..v1::Service::default()
+    };
+    service.spec_mut().annotations_mut().name = "web".into();
+    let request = |id, actions: Vec<(Kind, Target)>| {
+        let action = |(kind, target): (Kind, Target)| v1::StoreAction {
+            action: kind.into(),
+            target: Some(target),
+        };
+        v1::InternalRaftRequest {
+            id,
+            action: actions.into_iter().map(action).collect(),
+        }
+        .encode_to_vec()
+    };
+    vec![
+        request(
+            1,
+            vec![
+                (Kind::StoreActionCreate, Target::Node(node("first"))),
+                (Kind::StoreActionCreate, Target::Service(service)),
+                (Kind::StoreActionCreate, Target::Task(task.clone())),
+            ],
+        ),
+        request(
+            2,
+            vec![
+                (Kind::StoreActionUpdate, Target::Task(task)),
+                (Kind::StoreActionCreate, Target::Node(node("second"))),
+                (Kind::StoreActionRemove, Target::Node(node("second"))),
+            ],
+        ),
+    ]
+}
+
+/// What a snapshot holds.
+pub(crate) fn snapshots() -> Vec<Vec<u8>> {
+    let snapshot = v1::Snapshot {
+        version: v1::snapshot::Version::V0.into(),
+        membership: Some(v1::ClusterSnapshot {
+            members: (1..=3).map(member).collect(),
+            removed: vec![9],
+        }),
+        store: Some(v1::StoreSnapshot {
+            nodes: vec![node("first"), node("third")],
+            ..v1::StoreSnapshot::default()
+        }),
+    };
+    vec![snapshot.encode_to_vec(), Vec::new()]
+}
+
+pub(crate) fn snapshot(index: u64) -> eraftpb::Snapshot {
+    let mut snapshot = eraftpb::Snapshot {
+        data: snapshots().remove(0).into(),
+        ..eraftpb::Snapshot::default()
+    };
+    snapshot.mut_metadata().index = index;
+    snapshot.mut_metadata().term = 2;
+    snapshot.mut_metadata().mut_conf_state().voters = vec![1, 2, 3];
+    snapshot
+}
+
+pub(crate) fn entry(index: u64, term: u64) -> eraftpb::Entry {
+    eraftpb::Entry {
+        index,
+        term,
+        data: requests().remove(0).into(),
+        ..eraftpb::Entry::default()
+    }
+}
+
+pub(crate) fn change(index: u64, kind: eraftpb::ConfChangeType, id: u64) -> eraftpb::Entry {
+    let change = eraftpb::ConfChange {
+        id: index,
+        change_type: kind,
+        node_id: id,
+        context: member(id).encode_to_vec().into(),
+        ..eraftpb::ConfChange::default()
+    };
+    eraftpb::Entry {
+        entry_type: eraftpb::EntryType::EntryConfChange,
+        index,
+        term: 1,
+        data: encode(&change).into(),
+        ..eraftpb::Entry::default()
+    }
+}
+
+pub(crate) fn entries() -> Vec<Vec<u8>> {
+    use eraftpb::ConfChangeType::{AddLearnerNode, AddNode, RemoveNode};
+    let changes = [AddNode, RemoveNode, AddLearnerNode].map(|kind| change(4, kind, 3));
+    let mut entries: Vec<_> = changes.iter().map(encode).collect();
+    entries.push(encode(&entry(7, 3)));
+    entries
+}
+
+pub(crate) fn messages() -> Vec<Vec<u8>> {
+    crate::replica::messages().iter().map(encode).collect()
+}
+
+pub(crate) fn records() -> Vec<Vec<u8>> {
+    let record = |entries: &[eraftpb::Entry]| {
+        let mut bytes = vec![1; 28];
+        for entry in entries {
+            let entry = encode(entry);
+            bytes.extend((entry.len() as u32).to_le_bytes());
+            bytes.extend(entry);
+        }
+        bytes
+    };
+    vec![record(&[]), record(&[entry(7, 3), entry(8, 3)])]
+}
+
+pub(crate) fn formats() -> Vec<Vec<u8>> {
+    let text = |seen: &str| format!("skep raft log, format 1\nid 00ff00ff00ff00ff\nseen {seen}\n");
+    vec![text("nothing").into(), text("123").into()]
+}
+
+pub(crate) fn snapshot_files() -> Vec<Vec<u8>> {
+    let snapshot = snapshot(9);
+    let metadata = encode(snapshot.get_metadata());
+    let mut file = b"skepsnp\x01".to_vec();
+    file.extend((metadata.len() as u32).to_le_bytes());
+    file.extend((snapshot.data.len() as u64).to_le_bytes());
+    file.extend([0; 4]);
+    file.extend(metadata);
+    file.extend_from_slice(&snapshot.data);
+    vec![file]
+}
+
+/// Someone with a certificate.
+pub(crate) struct Known {
+    pub(crate) ca: RootCa,
+    pub(crate) root: Bytes,
+    pub(crate) cert: Bytes,
+    pub(crate) key: Vec<u8>,
+    pub(crate) tls: Tls,
+}
+
+pub(crate) fn identity() -> &'static Known {
+    static KNOWN: LazyLock<Known> = LazyLock::new(|| {
+        let ca = RootCa::generate().unwrap();
+        let who = Identity {
+            node_id: "node".into(),
+            role: Role::Manager,
+            cluster_id: "cluster".into(),
+        };
+        let day = Duration::from_secs(24 * 3600);
+        let credentials = Credentials::self_issue(&ca, &who, day).unwrap();
+        // The key leaves the credentials only through the disk.
+        let dir = tempfile::tempdir().unwrap();
+        credentials.save(dir.path()).unwrap();
+        Known {
+            root: ca.cert_pem().clone(),
+            cert: credentials.cert_pem().clone(),
+            key: std::fs::read(dir.path().join("swarm-node.key")).unwrap(),
+            tls: Tls::new(credentials),
+            ca,
+        }
+    });
+    &KNOWN
+}
+
+pub(crate) fn tokens() -> Vec<Vec<u8>> {
+    let token = JoinToken::generate(&identity().ca).to_string();
+    let fips = token.replace("SWMTKN-1-", "SWMTKN-2-1-");
+    vec![token.into(), fips.into()]
+}
+
+pub(crate) fn certificates() -> Vec<Vec<u8>> {
+    let known = identity();
+    let der = |pem: &[u8]| {
+        let text = String::from_utf8_lossy(pem).into_owned();
+        let body: Vec<u8> = text
+            .lines()
+            .skip(1)
+            .take_while(|line| !line.starts_with('-'))
+            .flat_map(str::bytes)
+            .collect();
+        unbase64(&body)
+    };
+    vec![
+        known.root.to_vec(),
+        known.cert.to_vec(),
+        der(&known.cert),
+        [&known.cert[..], &known.root[..]].concat(),
+    ]
+}
+
+fn unbase64(text: &[u8]) -> Vec<u8> {
+    let digit = |byte| match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let group = |group: &[u8]| {
+        let number = group
+            .iter()
+            .fold(0_u32, |n, b| n << 6 | u32::from(digit(*b)));
+        number.to_be_bytes()[1..].to_vec()
+    };
+    text.chunks(4).flat_map(group).collect()
+}
+
+pub(crate) fn keys() -> Vec<Vec<u8>> {
+    let known = identity();
+    vec![
+        known.key.clone(),
+        known
+            .ca
+            .key_pem()
+            .map(|key| key.to_vec())
+            .unwrap_or_default(),
+    ]
+}
+
+pub(crate) fn csrs() -> Vec<Vec<u8>> {
+    let request = CertificateRequest::generate().unwrap();
+    vec![request.csr_pem().to_vec()]
+}
