@@ -9,6 +9,7 @@ mod memory;
 pub(crate) mod records;
 mod sled;
 pub(crate) mod snapshot_dir;
+mod writes;
 
 use std::sync::Arc;
 

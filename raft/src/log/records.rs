@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::head::Head;
+use super::{head::Head, writes::Writes};
 use crate::{
     Error,
     codec::{self, Entry},
@@ -56,14 +56,14 @@ pub(super) struct Found {
 }
 
 impl Records {
-    /// Adds a record of consecutive entries to a batch for sled, with the commit index as of now. `id`
-    /// is the log's. A record without entries shows that something else was written.
+    /// Adds a record of consecutive entries to what is written, with the commit index as of now.
+    /// `id` is the log's. A record without entries shows that something else was written.
     pub(super) fn append(
         &mut self,
         entries: &[Entry],
         commit: u64,
         id: u64,
-        batch: &mut sled::Batch,
+        writes: &mut Writes,
     ) -> Result<(), Error> {
         let start = self.next_piece;
         let head = Head {
@@ -78,7 +78,7 @@ impl Records {
             let mut value = Vec::with_capacity(1 + piece.len());
             value.put_u8(if pieces.peek().is_some() { MORE } else { LAST });
             value.put_slice(piece);
-            batch.insert(key(self.next_piece).as_slice(), value);
+            writes.insert(&key(self.next_piece), value);
             self.next_piece += 1;
         }
         self.push(start, entries);
@@ -102,16 +102,16 @@ impl Records {
         self.stored.push_back(Record { piece, last });
     }
 
-    /// Removes everything in a batch for sled.
-    pub(super) fn clear(&mut self, batch: &mut sled::Batch) {
+    /// Removes everything in what is written.
+    pub(super) fn clear(&mut self, writes: &mut Writes) {
         let first = self.first_piece();
         self.stored.clear();
-        self.remove(first, self.next_piece, batch);
+        self.remove(first, self.next_piece, writes);
     }
 
-    /// Removes, in a batch for sled, the oldest records that hold nothing but entries up to `index`: a
+    /// Removes, in what is written, the oldest records that hold nothing but entries up to `index`: a
     /// bounded number at a time. Returns whether there are no more of them.
-    pub(super) fn drop_up_to(&mut self, index: u64, batch: &mut sled::Batch) -> bool {
+    pub(super) fn drop_up_to(&mut self, index: u64, writes: &mut Writes) -> bool {
         let first = self.first_piece();
         let mut end = first;
         // One that was begun is removed as a whole.
@@ -124,16 +124,16 @@ impl Records {
                 _ => break,
             }
         }
-        self.remove(first, end, batch);
+        self.remove(first, end, writes);
         self.stored.front().is_none_or(|oldest| oldest.last > index)
     }
 
-    fn remove(&self, first: u64, end: u64, batch: &mut sled::Batch) {
+    fn remove(&self, first: u64, end: u64, writes: &mut Writes) {
         for number in first..end {
-            batch.remove(key(number).as_slice());
+            writes.remove(&key(number));
         }
         if self.stored.is_empty() {
-            batch.insert(NEXT_PIECE, &self.next_piece.to_be_bytes());
+            writes.insert(NEXT_PIECE, self.next_piece.to_be_bytes().to_vec());
         }
     }
 

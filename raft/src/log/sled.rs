@@ -28,6 +28,7 @@ use super::{
     format::Format,
     records::{Found, Records},
     snapshot_dir::SnapshotDir,
+    writes::Writes,
 };
 use crate::{
     Error, LocalMember,
@@ -136,10 +137,10 @@ impl SledLog {
 
     /// Writes a batch and, as everything that must last, a record with it: without one it would not
     /// show when it is lost.
-    fn write(&mut self, entries: &[Entry], mut batch: sled::Batch) -> Result<(), Error> {
+    fn write(&mut self, entries: &[Entry], mut writes: Writes) -> Result<(), Error> {
         let (commit, id) = (self.hard_state.commit, self.format.id);
-        self.records.append(entries, commit, id, &mut batch)?;
-        self.log.apply_batch(batch).map_err(Error::log("write"))?;
+        self.records.append(entries, commit, id, &mut writes)?;
+        writes.apply(&self.log)?;
         self.sync()
     }
 
@@ -215,18 +216,18 @@ impl LogStore for SledLog {
     }
 
     fn set_member(&mut self, member: &LocalMember) -> Result<(), Error> {
-        let mut batch = sled::Batch::default();
-        batch.insert(MEMBER, member.encode_to_vec());
-        self.write(&[], batch)
+        let mut writes = Writes::default();
+        writes.insert(MEMBER, member.encode_to_vec());
+        self.write(&[], writes)
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), Error> {
         batch.check(self.last)?;
-        let mut writes = sled::Batch::default();
+        let mut writes = Writes::default();
         if let Some(snapshot) = &batch.snapshot {
             self.snapshots.write(snapshot)?;
             let index = snapshot.get_metadata().index;
-            writes.insert(SNAPSHOT, &index.to_be_bytes());
+            writes.insert(SNAPSHOT, index.to_be_bytes().to_vec());
             self.records.clear(&mut writes);
             self.last = index;
         }
@@ -254,18 +255,18 @@ impl LogStore for SledLog {
     }
 
     fn save_snapshot(&mut self, snapshot: &WrittenSnapshot) -> Result<(), Error> {
-        let mut batch = sled::Batch::default();
-        batch.insert(SNAPSHOT, &snapshot.index.to_be_bytes());
-        self.write(&[], batch)?;
+        let mut writes = Writes::default();
+        writes.insert(SNAPSHOT, snapshot.index.to_be_bytes().to_vec());
+        self.write(&[], writes)?;
         self.settle(snapshot.index)
     }
 
     fn compact(&mut self, index: u64) -> Result<bool, Error> {
-        let mut batch = sled::Batch::default();
+        let mut writes = Writes::default();
         let index = index.min(self.snapshot_index);
-        let done = self.records.drop_up_to(index, &mut batch);
+        let done = self.records.drop_up_to(index, &mut writes);
         // The next append syncs it.
-        self.log.apply_batch(batch).map_err(Error::log("write"))?;
+        writes.apply(&self.log)?;
         Ok(done)
     }
 }

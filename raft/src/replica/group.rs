@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod chaos;
+mod disk;
 mod reads;
 mod recovery;
 mod scenarios;
