@@ -90,7 +90,21 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         all[4].clone(),
     ]));
     seeds.push(elected);
+    seeds.extend(found());
     seeds
+}
+
+/// What once made the library panic.
+fn found() -> impl Iterator<Item = Vec<u8>> {
+    let with = |term, voters| {
+        let mut taken = seeds::snapshot(20);
+        taken.mut_metadata().term = term;
+        taken.mut_metadata().mut_conf_state().voters = voters;
+        let mut message = message(MsgSnapshot, 3, 0);
+        message.set_snapshot(taken);
+        pack(&[message])
+    };
+    [with(0, vec![1, 2, 3]), with(2, vec![1, 2, 0])].into_iter()
 }
 
 pub(crate) fn run(input: &[u8]) {

@@ -9,6 +9,9 @@ use crate::{
     codec::{Message, MessageType},
 };
 
+/// No group ever gets to a higher term or index. The library adds to both and does not look.
+const HIGHEST: u64 = u64::MAX / 2;
+
 impl Replica {
     /// Refuses what the library would panic on, or what has no business coming from a peer.
     pub(super) fn check(&self, message: &Message) -> Result<(), Error> {
@@ -19,6 +22,9 @@ impl Replica {
         }
         if message.term == 0 {
             return refuse("no term");
+        }
+        if highest(message) > HIGHEST {
+            return refuse("a term or index that no group gets to");
         }
         let last = raft.raft_log.last_index();
         match message.msg_type {
@@ -37,11 +43,20 @@ impl Replica {
             }
             MessageType::MsgHeartbeat => Ok(()),
             MessageType::MsgAppend => {
-                let expected = (message.index + 1..).zip(&message.entries);
-                if message.index == u64::MAX
-                    || expected.into_iter().any(|(i, entry)| entry.index != i)
-                {
+                let mut expected = (message.index + 1..).zip(&message.entries);
+                if expected.any(|(index, entry)| entry.index != index) {
                     return refuse("entries are not consecutive");
+                }
+                let mut term = message.log_term;
+                for entry in &message.entries {
+                    if entry.term < term || entry.term > message.term || entry.term == 0 {
+                        return refuse("an entry is of an impossible term");
+                    }
+                    term = entry.term;
+                }
+                // Of earlier leaders this happens, and the library ignores them.
+                if message.term >= raft.term && self.contradicts_committed(message) {
+                    return refuse("another entry was committed already");
                 }
                 Ok(())
             }
@@ -62,9 +77,13 @@ impl Replica {
                 voters.sort_unstable();
                 voters.dedup();
                 let plain = voters.len() == conf_state.voters.len()
+                    && voters.first().is_some_and(|first| *first != 0)
                     && conf_state.learners.is_empty()
                     && conf_state.voters_outgoing.is_empty()
                     && conf_state.learners_next.is_empty();
+                if metadata.term == 0 || metadata.term > message.term {
+                    return refuse("snapshot of an impossible term");
+                }
                 if metadata.index == 0 || !plain {
                     return refuse("snapshot without a usable configuration");
                 }
@@ -73,4 +92,34 @@ impl Replica {
             _ => refuse("of a kind that stays within a member"),
         }
     }
+
+    fn contradicts_committed(&self, message: &Message) -> bool {
+        let log = &self.node.raft.raft_log;
+        let committed = message.entries.iter();
+        let mut committed = committed.take_while(|entry| entry.index <= log.committed);
+        // The term of an entry that is compacted is told as 0.
+        committed.any(|entry| {
+            let known = log.term(entry.index).unwrap_or(0);
+            known != 0 && known != entry.term
+        })
+    }
+}
+
+/// The highest number that is a term or an index.
+fn highest(message: &Message) -> u64 {
+    let metadata = message.get_snapshot().get_metadata();
+    let entries = message.entries.iter();
+    let entries = entries.flat_map(|entry| [entry.term, entry.index]);
+    let numbers = [
+        message.term,
+        message.log_term,
+        message.index,
+        message.commit,
+        message.commit_term,
+        message.reject_hint,
+        message.request_snapshot,
+        metadata.term,
+        metadata.index,
+    ];
+    entries.chain(numbers).max().unwrap_or(0)
 }

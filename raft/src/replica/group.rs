@@ -17,6 +17,7 @@ use crate::{
 
 mod chaos;
 mod disk;
+mod hostile;
 mod reads;
 mod recovery;
 mod scenarios;

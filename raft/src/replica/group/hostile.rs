@@ -1,0 +1,114 @@
+//! Messages that no correct member sends. The library would panic on each of them.
+
+use super::Group;
+use crate::{
+    Error,
+    codec::{Entry, Incoming, Message, MessageType, Snapshot},
+};
+
+/// A member that has committed something, and a message to it of the present term.
+fn group() -> (Group, Message) {
+    let mut group = Group::of(33, 3);
+    group.write();
+    group.settle();
+    let leader = group.elect();
+    let to = leader % 3 + 1;
+    let message = Message {
+        to,
+        from: leader,
+        term: group.replica(to).role().term,
+        ..Message::default()
+    };
+    (group, message)
+}
+
+fn refused(group: &mut Group, message: &Message) -> bool {
+    let to = message.to;
+    let step = group
+        .replica(to)
+        .step(Incoming::new(message.clone()).unwrap());
+    group.drain(to);
+    matches!(step, Err(Error::Malformed { .. }))
+}
+
+#[test]
+fn entries_that_contradict_what_is_committed_are_refused() {
+    let (mut group, mut message) = group();
+    let committed = group.replica(message.to).applied();
+    message.msg_type = MessageType::MsgAppend;
+    message.index = committed - 1;
+    message.log_term = message.term;
+    message.term += 1;
+    message.entries = vec![Entry {
+        index: committed,
+        term: message.term,
+        ..Entry::default()
+    }]
+    .into();
+    assert!(refused(&mut group, &message));
+    // An earlier leader may do that; it is ignored.
+    message.term = 1;
+    message.log_term = 1;
+    message.entries[0].term = 1;
+    assert!(!refused(&mut group, &message));
+}
+
+#[test]
+fn entries_of_impossible_terms_are_refused() {
+    let (mut group, mut message) = group();
+    message.msg_type = MessageType::MsgAppend;
+    message.index = group.replica(message.to).last_index();
+    message.log_term = message.term;
+    for term in [0, message.term - 1, message.term + 1] {
+        message.entries = vec![Entry {
+            index: message.index + 1,
+            term,
+            ..Entry::default()
+        }]
+        .into();
+        assert!(refused(&mut group, &message), "{term}");
+    }
+}
+
+#[test]
+fn snapshots_that_no_leader_takes_are_refused() {
+    let (mut group, mut message) = group();
+    message.msg_type = MessageType::MsgSnapshot;
+    let snapshot = |term, voters: &[u64]| {
+        let mut snapshot = Snapshot::default();
+        snapshot.mut_metadata().index = 500;
+        snapshot.mut_metadata().term = term;
+        snapshot.mut_metadata().mut_conf_state().voters = voters.to_vec();
+        snapshot
+    };
+    for (term, voters) in [
+        (0, &[1, 2, 3][..]),
+        (message.term + 1, &[1, 2, 3]),
+        (1, &[1, 2, 0]),
+        (1, &[1, 2, 2]),
+        (1, &[]),
+    ] {
+        message.set_snapshot(snapshot(term, voters));
+        assert!(refused(&mut group, &message), "{term} {voters:?}");
+    }
+}
+
+#[test]
+fn terms_and_indexes_that_would_overflow_are_refused() {
+    let (mut group, message) = group();
+    let kinds = [
+        MessageType::MsgRequestVote,
+        MessageType::MsgAppend,
+        MessageType::MsgHeartbeat,
+    ];
+    for kind in kinds {
+        let mut message = message.clone();
+        message.msg_type = kind;
+        for field in [Message::set_term, Message::set_index, Message::set_commit] {
+            let mut message = message.clone();
+            field(&mut message, u64::MAX);
+            assert!(refused(&mut group, &message), "{message:?}");
+        }
+    }
+    group.write();
+}
