@@ -96,15 +96,23 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
 
 /// What once made the library panic.
 fn found() -> impl Iterator<Item = Vec<u8>> {
-    let with = |term, voters| {
+    let with = |term, voters, auto_leave| {
         let mut taken = seeds::snapshot(20);
         taken.mut_metadata().term = term;
-        taken.mut_metadata().mut_conf_state().voters = voters;
+        let conf_state = taken.mut_metadata().mut_conf_state();
+        conf_state.voters = voters;
+        conf_state.auto_leave = auto_leave;
         let mut message = message(MsgSnapshot, 3, 0);
         message.set_snapshot(taken);
         pack(&[message])
     };
-    [with(0, vec![1, 2, 3]), with(2, vec![1, 2, 0])].into_iter()
+    let all = vec![1, 2, 3];
+    [
+        with(0, all.clone(), false),
+        with(2, vec![1, 2, 0], false),
+        with(2, all, true),
+    ]
+    .into_iter()
 }
 
 pub(crate) fn run(input: &[u8]) {

@@ -80,7 +80,8 @@ impl Replica {
                     && voters.first().is_some_and(|first| *first != 0)
                     && conf_state.learners.is_empty()
                     && conf_state.voters_outgoing.is_empty()
-                    && conf_state.learners_next.is_empty();
+                    && conf_state.learners_next.is_empty()
+                    && !conf_state.auto_leave;
                 if metadata.term == 0 || metadata.term > message.term {
                     return refuse("snapshot of an impossible term");
                 }

@@ -91,6 +91,12 @@ fn snapshots_that_no_leader_takes_are_refused() {
         message.set_snapshot(snapshot(term, voters));
         assert!(refused(&mut group, &message), "{term} {voters:?}");
     }
+    // The mark of a change that is never made here.
+    let mut leaving = snapshot(1, &[1, 2, 3]);
+    let metadata = leaving.mut_metadata();
+    metadata.mut_conf_state().auto_leave = true;
+    message.set_snapshot(leaving);
+    assert!(refused(&mut group, &message));
 }
 
 #[test]
