@@ -70,8 +70,8 @@ pub fn replica(raft_id: u64, entries: Vec<Entry>) -> Replica {
         ..Loaded::default()
     };
     let config = ReplicaConfig {
-        raft_id,
         election_ticks: 10..11,
+        ..ReplicaConfig::new(raft_id)
     };
     let (mut replica, _) = Replica::new(&config, loaded).expect("the entries make a group");
     settle(&mut replica).expect("the entries can be applied");
