@@ -122,7 +122,8 @@ impl Node {
     /// may still be on the way ([`Agent::ready`]).
     pub async fn start(config: Config) -> Result<Self, Error> {
         let state_dir = StateDir::open(&config.state_dir)?;
-        let credentials = Credentials::load(&state_dir.certificates())?;
+        let loaded = Credentials::load(&state_dir.certificates(), None)?;
+        let credentials = loaded.map(|(credentials, _)| credentials);
         let founds = credentials.is_none() && config.join.is_none() && !config.force_new_cluster;
         let doors = match Doors::open(&config).await {
             // Only who joins may turn out to be a worker, which does without.

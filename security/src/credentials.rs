@@ -1,6 +1,6 @@
 //! What a node proves its identity with: root bundle, certificate chain and private key.
 
-mod files;
+pub(crate) mod files;
 mod request;
 
 use std::{
@@ -22,7 +22,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, time::ASN
 pub use request::CertificateRequest;
 
 use crate::{
-    Error, Identity, RootCa,
+    Error, Identity, Kek, NodeKey, RootCa, UnlockKey,
     crypto::{MAX_PEM_BYTES, certificates, provider},
     tls::config,
 };
@@ -77,17 +77,19 @@ impl Credentials {
         request.finish(ca.cert_pem(), &cert)
     }
 
-    /// What [`Self::save`] left in `dir`, or `None` if no certificate and key are there. A
-    /// certificate whose time is over loads too, with a warning: a manager that holds the CA's
-    /// key can renew it, anyone else sees from [`Self::expires_at`] that it must join again.
+    /// What was saved in `dir`, with the owner of its key file, or `None` if no certificate and key
+    /// are there. `unlock` opens the key, should it be locked. A certificate whose time is over
+    /// loads too, with a warning: a manager that holds the CA's key can renew it, anyone else sees
+    /// from [`Self::expires_at`] that it must join again.
     ///
     /// This reads files: call it off the async threads.
     ///
     /// # Errors
-    /// When the files cannot be read, are incomplete or do not belong together.
-    pub fn load(dir: &Path) -> Result<Option<Self>, Error> {
-        let loaded = files::load(dir)?;
-        if let Some(credentials) = loaded.as_ref()
+    /// [`Error::Locked`] if the key is locked with another key than `unlock`. Otherwise when the
+    /// files cannot be read, are incomplete or do not belong together.
+    pub fn load(dir: &Path, unlock: Option<&UnlockKey>) -> Result<Option<(Self, NodeKey)>, Error> {
+        let loaded = files::load(dir, unlock)?;
+        if let Some((credentials, _)) = loaded.as_ref()
             && credentials.expires_at < SystemTime::now()
         {
             tracing::warn!(
@@ -96,18 +98,15 @@ impl Credentials {
                  this node can sign its own it must join the cluster again"
             );
         }
-        Ok(loaded)
+        Ok(loaded.map(|(credentials, file)| (credentials, NodeKey::loaded(dir, file))))
     }
 
-    /// Writes `swarm-root-ca.crt`, `swarm-node.crt` and `swarm-node.key` (mode 0600) into `dir`,
-    /// made if needed. After a crash at any moment [`Self::load`] finds the old set or the new.
-    ///
-    /// This writes and syncs files: call it off the async threads.
+    /// Saves the credentials of a new node whose key is not locked; see [`NodeKey::save`].
     ///
     /// # Errors
     /// [`Error::File`]
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
-        files::save(self, dir)
+        NodeKey::new(dir, self, Kek::default())?.save(self)
     }
 
     /// Who the certificate says the node is.
@@ -143,6 +142,11 @@ impl Credentials {
             cert_issuer_subject: self.issuer.subject.clone(),
             cert_issuer_public_key: self.issuer.public_key.clone(),
         }
+    }
+
+    /// The private key in plain.
+    pub(crate) fn key_pem(&self) -> &[u8] {
+        &self.key_pem
     }
 
     pub(crate) fn server_config(&self) -> &Arc<ServerConfig> {

@@ -94,6 +94,21 @@ pub enum Error {
     #[error("invalid address {0:?}: expected host:port")]
     InvalidAddress(String),
 
+    /// The node's key is encrypted, and no key was given or another one. Docker shows its own text
+    /// for this one.
+    #[error("node is locked, and needs a valid unlock key")]
+    Locked,
+
+    /// The text is not an unlock key. It is never part of the message.
+    #[error("invalid unlock key: {0}; copy the whole key (SWMKEY-1-...)")]
+    InvalidUnlockKey(&'static str),
+
+    /// The cluster and this node disagree on what its unlock key is.
+    #[error(
+        "there are two different unlock keys of version {0}; unlock this node with the newer one"
+    )]
+    TwoUnlockKeys(u64),
+
     /// Part of a stored identity is gone.
     #[error(
         "the identity in {dir} is incomplete, {missing} is missing: restore it, or remove the directory and join the cluster again"

@@ -4,7 +4,8 @@
 //! the organisation is the cluster ID. This room makes and checks such certificates ([`RootCa`],
 //! [`Credentials`]), gets one from a running cluster ([`join`]), opens and accepts mutually
 //! authenticated connections with them ([`Tls`], [`tls_incoming`], [`control_incoming`]) and says
-//! which role may call which RPC ([`access()`], [`authorize()`]).
+//! which role may call which RPC ([`access()`], [`authorize()`]). It also keeps the keys that encrypt
+//! what a manager has on disk ([`NodeKey`], [`DataKey`], [`UnlockKey`]).
 //!
 //! Deliberately not here: anything about Raft or tasks, when a certificate is renewed, and the
 //! server side of the CA services (they write to the store; they only sign with this room's help).
@@ -18,8 +19,11 @@ mod error;
 mod identity;
 mod incoming;
 pub mod join;
+mod node_key;
 mod role;
 mod root_ca;
+mod seal;
+mod secret;
 #[cfg(test)]
 mod testing;
 mod tls;
@@ -32,7 +36,10 @@ pub use dial::{BoxedIo, Dial, Io, TcpDial};
 pub use error::Error;
 pub use identity::Identity;
 pub use incoming::{ControlStream, MAX_HANDSHAKES, control_incoming, tls_incoming};
+pub use node_key::{DataKeys, Kek, KekChange, NodeKey};
 pub use role::Role;
 pub use root_ca::{DEFAULT_NODE_CERT_EXPIRY, RootCa};
+pub use seal::SealError;
+pub use secret::{DataKey, UnlockKey};
 pub use tls::{ServerName, Tls};
 pub use token::JoinToken;

@@ -23,7 +23,7 @@ const DIR: &str = "SKEP_TEST_DAEMON_DIR";
 const MANAGER: &str = "SKEP_TEST_DAEMON_MANAGER";
 
 fn agent(dir: &Path, addr: &str) -> Agent {
-    let credentials = Credentials::load(&dir.join("certificates"))
+    let (credentials, _) = Credentials::load(&dir.join("certificates"), None)
         .unwrap()
         .unwrap();
     Agent::start(Config {

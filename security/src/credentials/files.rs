@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{Credentials, Expired};
-use crate::{Error, crypto::MAX_PEM_BYTES};
+use crate::{Error, UnlockKey, crypto::MAX_PEM_BYTES, node_key::KeyFile};
 
 const ROOT: &str = "swarm-root-ca.crt";
 const CERT: &str = "swarm-node.crt";
@@ -21,16 +21,17 @@ const KEY: &str = "swarm-node.key";
 const PUBLIC: u32 = 0o644;
 const SECRET: u32 = 0o600;
 
-pub(super) fn save(credentials: &Credentials, dir: &Path) -> Result<(), Error> {
+/// Saves all three; `key` is the whole key file.
+pub(crate) fn save(credentials: &Credentials, key: &[u8], dir: &Path) -> Result<(), Error> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
         .map_err(failed("make", dir))?;
     let files = [
-        (ROOT, PUBLIC, &credentials.root_pem),
-        (CERT, PUBLIC, &credentials.cert_pem),
-        (KEY, SECRET, &credentials.key_pem),
+        (ROOT, PUBLIC, credentials.root_pem.as_ref()),
+        (CERT, PUBLIC, credentials.cert_pem.as_ref()),
+        (KEY, SECRET, key),
     ];
     for (name, mode, contents) in files {
         let path = dir.join(temporary(name));
@@ -43,10 +44,24 @@ pub(super) fn save(credentials: &Credentials, dir: &Path) -> Result<(), Error> {
     sync(dir)
 }
 
-pub(super) fn load(dir: &Path) -> Result<Option<Credentials>, Error> {
+/// Saves another key file for the same private key.
+pub(crate) fn save_key(key: &[u8], dir: &Path) -> Result<(), Error> {
+    let path = dir.join(temporary(KEY));
+    write(&path, SECRET, key).map_err(failed("write", &path))?;
+    commit(dir, KEY)?;
+    sync(dir)
+}
+
+pub(super) fn load(
+    dir: &Path,
+    unlock: Option<&UnlockKey>,
+) -> Result<Option<(Credentials, KeyFile)>, Error> {
     let [root, cert, key] = [read(dir, ROOT)?, read(dir, CERT)?, read(dir, KEY)?];
-    let saved = match build(dir, &root, &cert, &key) {
-        Ok(credentials) => return Ok(Some(credentials)),
+    let saved = match build(dir, &root, &cert, &key, unlock) {
+        Ok(loaded) => {
+            discard_temporaries(dir);
+            return Ok(Some(loaded));
+        }
         Err(error) => error,
     };
     // Each file as it would be, had the last save come to its end.
@@ -61,7 +76,7 @@ pub(super) fn load(dir: &Path) -> Result<Option<Credentials>, Error> {
     if cert.is_none() && key.is_none() {
         return Ok(None);
     }
-    let Ok(credentials) = build(dir, &root, &cert, &key) else {
+    let Ok(loaded) = build(dir, &root, &cert, &key, unlock) else {
         // A first save that never got as far as its first rename left no identity behind.
         let nothing_final = [ROOT, CERT, KEY]
             .iter()
@@ -74,7 +89,7 @@ pub(super) fn load(dir: &Path) -> Result<Option<Credentials>, Error> {
         }
     }
     sync(dir)?;
-    Ok(Some(credentials))
+    Ok(Some(loaded))
 }
 
 fn build(
@@ -82,7 +97,8 @@ fn build(
     root: &Option<Vec<u8>>,
     cert: &Option<Vec<u8>>,
     key: &Option<Vec<u8>>,
-) -> Result<Credentials, Error> {
+    unlock: Option<&UnlockKey>,
+) -> Result<(Credentials, KeyFile), Error> {
     let present = |file: &Option<Vec<u8>>, missing| {
         file.clone().ok_or_else(|| Error::Incomplete {
             dir: dir.to_owned(),
@@ -94,11 +110,25 @@ fn build(
         present(cert, CERT)?,
         present(key, KEY)?,
     );
-    Credentials::build(&root, &cert, &key, Expired::Accept)
+    let key = KeyFile::parse(&key, unlock)?;
+    let credentials = Credentials::build(&root, &cert, &key.key_pem(), Expired::Accept)?;
+    Ok((credentials, key))
 }
 
 fn temporary(name: &str) -> String {
     format!(".{name}")
+}
+
+/// Removes what a save that was broken off has left: it may be a key in plain.
+fn discard_temporaries(dir: &Path) {
+    for path in [ROOT, CERT, KEY].map(|name| dir.join(temporary(name))) {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "a left-over file cannot be removed");
+            }
+            _ => {}
+        }
+    }
 }
 
 fn write(path: &Path, mode: u32, contents: &[u8]) -> io::Result<()> {

@@ -8,6 +8,10 @@ use crate::{
 
 const FILES: [&str; 3] = ["swarm-root-ca.crt", "swarm-node.crt", "swarm-node.key"];
 
+fn load(dir: &Path) -> Result<Option<Credentials>, Error> {
+    Ok(Credentials::load(dir, None)?.map(|(credentials, _)| credentials))
+}
+
 fn reason(result: Result<Credentials, Error>) -> String {
     result.unwrap_err().to_string()
 }
@@ -114,7 +118,7 @@ fn time_is_checked_but_expired_credentials_load() {
     }
     let text = reason(request.finish(ca.cert_pem(), &past));
     assert!(text.contains("has expired"), "{text}");
-    let loaded = Credentials::load(dir.path()).unwrap().unwrap();
+    let loaded = load(dir.path()).unwrap().unwrap();
     assert!(loaded.expires_at() < SystemTime::now());
     assert_eq!(loaded.identity().cluster_id, CLUSTER);
 }
@@ -123,12 +127,12 @@ fn time_is_checked_but_expired_credentials_load() {
 fn what_is_saved_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("certificates");
-    assert!(Credentials::load(&path).unwrap().is_none());
+    assert!(load(&path).unwrap().is_none());
     let ca = RootCa::generate().unwrap();
     for id in ["m1", "m2"] {
         let own = credentials(&ca, id, Role::Manager);
         own.save(&path).unwrap();
-        let loaded = Credentials::load(&path).unwrap().unwrap();
+        let loaded = load(&path).unwrap().unwrap();
         assert_eq!(loaded.identity(), own.identity());
         assert_eq!(loaded.root_pem(), own.root_pem());
         assert_eq!(loaded.cert_pem(), own.cert_pem());
@@ -138,7 +142,8 @@ fn what_is_saved_is_loaded() {
     assert_eq!(mode("swarm-node.key"), 0o600);
     assert_eq!(mode("swarm-node.crt") & 0o600, 0o600);
     let key = fs::read_to_string(path.join("swarm-node.key")).unwrap();
-    assert!(key.starts_with("-----BEGIN PRIVATE KEY-----\n"), "PKCS#8");
+    let start = "-----BEGIN PRIVATE KEY-----\nkek-version: 0\n\n";
+    assert!(key.starts_with(start), "PKCS#8");
     assert_eq!(
         fs::read_dir(&path).unwrap().count(),
         3,
@@ -166,7 +171,7 @@ fn a_save_can_stop_anywhere() {
             for name in &FILES[..renamed] {
                 fs::rename(dir.path().join(format!(".{name}")), dir.path().join(name)).unwrap();
             }
-            let loaded = Credentials::load(dir.path()).unwrap();
+            let loaded = load(dir.path()).unwrap();
             let found = loaded.as_ref().map(|own| own.identity().node_id.as_str());
             let expected = match (first_save, written, renamed) {
                 (true, 0..3, _) => None,
@@ -178,7 +183,7 @@ fn a_save_can_stop_anywhere() {
                 "first {first_save}, {written} written, {renamed} renamed"
             );
             // And what was found is final.
-            let again = Credentials::load(dir.path()).unwrap();
+            let again = load(dir.path()).unwrap();
             assert_eq!(
                 again.map(|own| own.identity().clone()),
                 loaded.map(|own| own.identity)
@@ -196,18 +201,15 @@ fn damage_is_an_error_that_names_the_file() {
             .save(dir.path())
             .unwrap();
         fs::remove_file(dir.path().join(name)).unwrap();
-        let error = Credentials::load(dir.path()).unwrap_err();
+        let error = load(dir.path()).unwrap_err();
         assert!(
             matches!(error, Error::Incomplete { missing, .. } if missing == name),
             "{error}"
         );
         fs::write(dir.path().join(name), "garbage").unwrap();
-        assert!(matches!(
-            Credentials::load(dir.path()),
-            Err(Error::Unusable { .. })
-        ));
+        assert!(matches!(load(dir.path()), Err(Error::Unusable { .. })));
         fs::write(dir.path().join(name), vec![b'x'; 2 << 20]).unwrap();
-        let error = Credentials::load(dir.path()).unwrap_err();
+        let error = load(dir.path()).unwrap_err();
         assert!(error.to_string().contains("larger than 1 MiB"), "{error}");
     }
 }
