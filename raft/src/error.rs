@@ -82,6 +82,19 @@ pub enum Error {
         /// The newest one that is known here.
         known: u64,
     },
+    /// An entry or a snapshot cannot be decrypted.
+    #[error(
+        "raft log: {what} {index} cannot be decrypted: {reason}; restore the key file that belongs \
+         to this log, or remove this member from the cluster and join it again"
+    )]
+    Sealed {
+        /// `entry` or `snapshot`.
+        what: &'static str,
+        /// Its index.
+        index: u64,
+        /// What is wrong with it.
+        reason: skep_security::SealError,
+    },
     /// The snapshot that the log goes on from cannot be used.
     #[error(
         "raft snapshot {} cannot be used: {reason}; remove this member from the cluster and join it \

@@ -2,7 +2,7 @@
 //!
 //! [`Replica`] is the consensus itself, a state machine without a clock, socket or disk. [`Raft`] is
 //! what a manager starts: it gives a replica those, keeps a [`skep_store::Store`] in step with the log
-//! of the group and proposes what is written to it. The log lies on disk behind [`LogStore`].
+//! of the group and proposes what is written to it. The log lies on disk behind [`LogStore`], encrypted by [`SealedLog`].
 //!
 //! Deliberately not here: what a service or a task means, and who may call what (the services of
 //! [`RaftService`] expect that this was decided before they are called).
@@ -34,7 +34,8 @@ pub use crate::{
     handle::{Config, DEFAULT_TICK, Raft},
     join::request_join,
     log::{
-        Batch, Loaded, LogStore, MemoryLog, OwnSnapshot, SledLog, SnapshotWriter, WrittenSnapshot,
+        Batch, Keyring, Loaded, LogStore, MemoryLog, OwnSnapshot, Rotation, SealedLog, SledLog,
+        SnapshotWriter, WrittenSnapshot,
     },
     member::LocalMember,
     reader::Reader,

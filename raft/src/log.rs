@@ -1,12 +1,13 @@
 //! The log on disk: one small trait, and what implements it.
 //!
 //! The disk is for durability and recovery only; while a member runs, its log is read from memory.
-//! What is stored is not encrypted yet: it is protected by the mode of its directory (0700).
+//! What is stored is encrypted by [`SealedLog`], which any log can be wrapped in.
 
 pub(crate) mod format;
 mod head;
 mod memory;
 pub(crate) mod records;
+mod sealed;
 mod sled;
 pub(crate) mod snapshot_dir;
 mod writes;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use memory::MemoryLog;
+pub use sealed::{Keyring, Rotation, SealedLog};
 pub use sled::SledLog;
 
 use crate::{
@@ -73,6 +75,11 @@ pub trait LogStore: Send {
     /// nothing is left to drop; what was appended together with later entries may stay. A crash may
     /// bring back what was dropped since the last write, which does no harm.
     fn compact(&mut self, index: u64) -> Result<bool, Error>;
+
+    /// The change of the key that encrypts the log. `None` if it is not encrypted.
+    fn rotation(&self) -> Option<Rotation> {
+        None
+    }
 }
 
 /// Writes snapshots on whatever thread it is called.

@@ -28,6 +28,10 @@ pub struct LocalMember {
     /// the first member of a cluster.
     #[prost(message, repeated, tag = "5")]
     pub peers: Vec<v1::RaftMember>,
+    /// Whether entries and snapshots are encrypted. The log that does that is the only one that
+    /// knows.
+    #[prost(bool, tag = "6")]
+    pub sealed: bool,
 }
 
 /// A change of the group that can be proposed.

@@ -166,7 +166,7 @@ impl Node {
         let mut ticks = interval(config.tick);
         // After a stall the missed ticks must not come at once: that would look like a dead leader.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let snapshots = Snapshots::new(snapshot_index, log.snapshot_writer());
+        let snapshots = Snapshots::new(snapshot_index, log.as_ref());
         let settings = Settings::new(running, replayed);
         let mut node = Self {
             replica,
@@ -502,6 +502,7 @@ fn prepare(config: &Config, log: &mut dyn LogStore) -> Result<(Loaded, LocalMemb
                 addr: config.addr.clone(),
                 cluster_id: config.cluster_id.clone(),
                 peers,
+                ..LocalMember::default()
             };
             log.set_member(&local)?;
             local

@@ -1,10 +1,10 @@
 //! What every log must do. Each test runs on each implementation; `reopen` is a restart.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use tempfile::TempDir;
 
-use super::{Batch, LogStore, MemoryLog, OwnSnapshot, SledLog};
+use super::{Batch, LogStore, MemoryLog, OwnSnapshot, SealedLog, SledLog, sealed::tests::TestKeys};
 use crate::{
     Error, LocalMember,
     codec::{Entry, HardState, Snapshot},
@@ -38,6 +38,19 @@ impl Disk for Sled {
     }
     fn open(&self) -> SledLog {
         SledLog::open(&self.0.path().join("raft")).unwrap()
+    }
+}
+
+/// A log on another disk that is encrypted.
+struct Sealed<D>(D, TestKeys);
+
+impl<D: Disk> Disk for Sealed<D> {
+    type Log = SealedLog<D::Log>;
+    fn new() -> Self {
+        Self(D::new(), TestKeys::new())
+    }
+    fn open(&self) -> Self::Log {
+        SealedLog::open(self.0.open(), Arc::new(self.1.clone())).unwrap()
     }
 }
 
@@ -309,6 +322,14 @@ macro_rules! contract {
     ($($test:ident),* $(,)?) => {
         mod memory { $(#[test] fn $test() { super::$test::<super::Memory>(); })* }
         mod sled { $(#[test] fn $test() { super::$test::<super::Sled>(); })* }
+        mod sealed_memory {
+            use super::*;
+            $(#[test] fn $test() { super::$test::<Sealed<Memory>>(); })*
+        }
+        mod sealed_sled {
+            use super::*;
+            $(#[test] fn $test() { super::$test::<Sealed<Sled>>(); })*
+        }
     };
 }
 

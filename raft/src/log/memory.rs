@@ -30,6 +30,17 @@ impl SnapshotWriter for Written {
     }
 }
 
+#[cfg(test)]
+impl MemoryLog {
+    /// What would be left of it after a crash now: a log of its own.
+    pub(super) fn image(&self) -> Self {
+        Self {
+            log: Arc::new(Mutex::new(self.log.lock().clone())),
+            written: Written::default(),
+        }
+    }
+}
+
 impl LogStore for MemoryLog {
     fn load(&mut self) -> Result<Loaded, Error> {
         let loaded = self.log.lock().clone();

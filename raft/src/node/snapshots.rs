@@ -9,7 +9,7 @@ use std::{future::pending, sync::Arc};
 use tokio::task::JoinHandle;
 
 use super::Node;
-use crate::{Error, OwnSnapshot, SnapshotWriter, WrittenSnapshot, disk::Job};
+use crate::{Error, LogStore, OwnSnapshot, Rotation, SnapshotWriter, WrittenSnapshot, disk::Job};
 
 /// Entries between snapshots, if the cluster object does not say.
 const DEFAULT_INTERVAL: u64 = 10_000;
@@ -20,6 +20,8 @@ const DEFAULT_KEPT: u64 = 500;
 pub(super) struct Snapshots {
     newest: u64,
     writer: Arc<dyn SnapshotWriter>,
+    /// Needs a snapshot now and then, to end a change of the log's key.
+    rotation: Option<Rotation>,
     taking: Option<JoinHandle<Result<Taken, Error>>>,
 }
 
@@ -35,11 +37,12 @@ impl Drop for Snapshots {
 }
 
 impl Snapshots {
-    /// `newest` is the index of the newest snapshot.
-    pub(super) fn new(newest: u64, writer: Arc<dyn SnapshotWriter>) -> Self {
+    /// `newest` is the index of the newest snapshot in `log`.
+    pub(super) fn new(newest: u64, log: &dyn LogStore) -> Self {
         Self {
             newest,
-            writer,
+            writer: log.snapshot_writer(),
+            rotation: log.rotation(),
             taking: None,
         }
     }
@@ -75,11 +78,15 @@ impl Node {
         if self.snapshots.taking.is_some() {
             return;
         }
+        let rotates = || {
+            let rotation = self.snapshots.rotation.as_ref();
+            rotation.is_some_and(|rotation| rotation.wants_snapshot(self.replica.applied()))
+        };
         let due = || {
             let interval = self.snapshot_config().0;
             interval > 0 && self.replica.applied() >= self.snapshots.newest + interval
         };
-        if !self.replica.wants_snapshot() && !due() {
+        if !self.replica.wants_snapshot() && !due() && !rotates() {
             return;
         }
         let store = self.store.snapshot();
@@ -103,16 +110,22 @@ impl Node {
         if self.replica.wants_snapshot() {
             self.replica.offer(own);
         }
+        let rotation = self.snapshots.rotation.as_ref();
+        // What is sealed with an old key leaves the disk, but not the memory.
+        let aged = rotation.and_then(|rotation| rotation.must_drop(index));
         // One of the leader may have come in between.
-        if index <= self.snapshots.newest {
+        if index < self.snapshots.newest || (index == self.snapshots.newest && aged.is_none()) {
             return;
         }
-        let compact = index.saturating_sub(self.snapshot_config().1);
+        let unneeded = index.saturating_sub(self.snapshot_config().1);
+        let compact = unneeded.max(aged.unwrap_or(0));
         // Without room there is another one soon.
         if self.disk.submit(Job::Save { snapshot, compact }) {
             self.snapshots.newest = index;
-            self.replica.compact(compact);
+            self.replica.compact(unneeded);
             tracing::info!(index, "raft snapshot taken");
+        } else if let Some(rotation) = rotation {
+            rotation.discarded();
         }
     }
 
