@@ -8,6 +8,7 @@ mod batch;
 pub mod ca;
 pub mod control;
 pub mod dispatcher;
+mod keys;
 pub mod leader;
 pub mod manager;
 pub mod reconcile;

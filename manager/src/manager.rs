@@ -1,15 +1,22 @@
 //! A running manager: replication, the two doors, and the leader's part when it leads.
 
-use std::{future::Future, path::PathBuf, time::Duration};
+mod remains;
+
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::Stream;
-use skep_proto::v1::{
-    JoinResponse, RaftMember, ca_server::CaServer, control_server::ControlServer,
-    dispatcher_server::DispatcherServer, health_server::HealthServer, node_ca_server::NodeCaServer,
-    watch_server::WatchServer,
+use skep_proto::{
+    skep::node_server::NodeServer,
+    v1::{
+        JoinResponse, RaftMember, ca_server::CaServer, control_server::ControlServer,
+        dispatcher_server::DispatcherServer, health_server::HealthServer,
+        node_ca_server::NodeCaServer, watch_server::WatchServer,
+    },
 };
-use skep_raft::{DEFAULT_TICK, Raft, RaftService, SledLog, Status as RaftStatus};
-use skep_security::{Tls, control_incoming, tls_incoming};
+use skep_raft::{
+    DEFAULT_TICK, LogStore as _, Raft, RaftService, SealedLog, SledLog, Status as RaftStatus,
+};
+use skep_security::{NodeKey, Tls, control_incoming, tls_incoming};
 use skep_store::Store;
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -28,9 +35,10 @@ use crate::{
     ca::{Ca, MAX_REQUEST_BYTES},
     control::Control,
     dispatcher::Dispatcher,
+    keys::KeyManager,
     leader::{Founding, Leader},
     server::{
-        Health,
+        Health, Unlocked,
         admission::Admission,
         barrier::ReadBarrier,
         proxy::{Door, LeaderProxy},
@@ -66,6 +74,8 @@ pub enum Entry {
 pub struct Config {
     /// Its identity; the certificate must be a manager's.
     pub tls: Tls,
+    /// Its key file, which holds the keys of its log.
+    pub key: NodeKey,
     /// Directory of the raft log, made if it is not there.
     pub raft_dir: PathBuf,
     /// `host:port` at which other managers and workers reach this one.
@@ -82,6 +92,8 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Manager {
     raft: Raft,
+    raft_dir: PathBuf,
+    key: NodeKey,
     store: Store,
     cancel: CancellationToken,
     tasks: JoinSet<()>,
@@ -96,6 +108,9 @@ pub enum Error {
     /// The listener could not be used.
     #[error("the listener cannot be used: {0}")]
     Listener(#[from] std::io::Error),
+    /// What a removed manager has left cannot be deleted.
+    #[error("what is left of the log of a removed manager cannot be deleted: {0}")]
+    Remains(std::io::Error),
     /// It has a certificate, but no cluster has taken it in yet, and nobody was named to ask.
     #[error(
         "this manager was never taken into its cluster; start it once more with --join-addr and \
@@ -109,6 +124,7 @@ impl Manager {
     pub async fn start(config: Config) -> Result<Self, Error> {
         let Config {
             tls,
+            key,
             raft_dir,
             advertise_addr,
             listener,
@@ -117,8 +133,11 @@ impl Manager {
         } = config;
         let identity = tls.current().identity().clone();
         let store = Store::new(|| time::now().into());
-        let mut log = SledLog::open(&raft_dir)?;
+        remains::discard(&raft_dir).map_err(Error::Remains)?;
+        let log = SledLog::open(&raft_dir)?;
         let is_member = log.member()?.is_some();
+        let mut log = SealedLog::open(log, Arc::new(key.clone()))?;
+        let rotation = log.rotation();
         let (mut founding, mut join, mut contact) = (None, None, None);
         let mut listener = listener;
         match entry {
@@ -152,6 +171,13 @@ impl Manager {
         tasks.spawn(async move {
             following.run_until_cancelled(follow).await;
         });
+        let key_manager = KeyManager {
+            store: store.clone(),
+            cluster_id: identity.cluster_id.clone(),
+            key: key.clone(),
+            rotation,
+        };
+        tasks.spawn(key_manager.run(cancel.child_token()));
         let dispatcher = Dispatcher::new(store.clone(), members.clone(), identity.node_id.clone());
         let routes = {
             let ca = Ca::new(store.clone(), tls.clone());
@@ -202,7 +228,9 @@ impl Manager {
 
         let health = Health::new(&[Health::CONTROL_API]);
         health.set(Health::CONTROL_API, true);
-        let local = routes.add_service(HealthServer::new(health));
+        let local = routes
+            .add_service(HealthServer::new(health))
+            .add_service(NodeServer::new(Unlocked));
         let proxy = LeaderProxy::new(Door::Socket, status, tls.clone());
         let incoming = control_incoming(control, tls);
         let admission = Admission::Socket(identity);
@@ -222,6 +250,8 @@ impl Manager {
         });
         Ok(Self {
             raft,
+            raft_dir,
+            key,
             store,
             cancel,
             tasks,
@@ -251,7 +281,9 @@ impl Manager {
         }
     }
 
-    /// Stops: hands over leadership, ends sessions and calls, closes the log.
+    /// Stops: hands over leadership, ends sessions and calls, closes the log. If this manager was
+    /// removed from the cluster, its log and the keys of that are deleted: they are of no more use,
+    /// and others' secrets are in them.
     pub async fn stop(mut self) {
         if self.raft.status().borrow().leading {
             // Without another member there is nobody to hand over to.
@@ -264,6 +296,11 @@ impl Manager {
         }
         self.tasks.shutdown().await;
         self.raft.stop().await;
+        if let Err(err) = self.raft.stopped().await
+            && matches!(*err, skep_raft::Error::Removed)
+        {
+            remains::remove(self.raft_dir, self.key).await;
+        }
     }
 }
 

@@ -8,5 +8,7 @@ pub mod admission;
 pub mod barrier;
 mod health;
 pub mod proxy;
+mod unlocked;
 
 pub use health::Health;
+pub(crate) use unlocked::Unlocked;

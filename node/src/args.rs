@@ -93,6 +93,15 @@ pub struct Run {
     /// `swarmctl node update`.
     #[arg(long, value_enum, default_value_t = Availability::Active)]
     pub availability: Availability,
+    /// Key that unlocks this manager. Others can read command lines: better set the variable, or
+    /// start without it and use `swarmctl cluster unlock`.
+    #[arg(
+        long,
+        value_name = "SWMKEY-…",
+        env = "SWARM_UNLOCK_KEY",
+        hide_env_values = true
+    )]
+    pub unlock_key: Option<String>,
     /// What happens to this node's tasks when swarmd is stopped. Kept ones run on, and the next
     /// start takes them over.
     #[arg(long, value_enum, default_value_t = OnStop::Keep)]

@@ -8,6 +8,7 @@ pub mod address;
 pub mod args;
 pub mod control_socket;
 pub mod dev;
+mod locked;
 pub mod log;
 mod node;
 pub mod run;

@@ -18,14 +18,15 @@ use skep_proto::{
     v1::{Cluster, Peer, node_spec::Availability},
 };
 use skep_security::{
-    Credentials, DEFAULT_NODE_CERT_EXPIRY, Dial, Identity, JoinToken, Role, RootCa, Tls, join,
+    Credentials, DEFAULT_NODE_CERT_EXPIRY, Dial, Identity, JoinToken, Kek, NodeKey, Role, RootCa,
+    Tls, UnlockKey, join,
 };
 use skep_store::{Kind, Route};
 use tokio::net::{TcpListener, UnixListener};
 use tracing::info;
 
 use crate::{
-    address, control_socket,
+    address, control_socket, locked,
     state_dir::{self, StateDir},
 };
 
@@ -54,6 +55,8 @@ pub struct Config {
     pub on_stop: OnStop,
     /// How it dials others.
     pub dialer: Arc<dyn Dial>,
+    /// Opens its key, should that be locked. Without the right one the node waits for it.
+    pub unlock_key: Option<UnlockKey>,
 }
 
 /// How to join a cluster.
@@ -84,6 +87,8 @@ pub enum Error {
          --listen-remote-api"
     )]
     Listen { addr: String, source: io::Error },
+    #[error("this node is locked, and cannot wait for its unlock key: {0}")]
+    Locked(io::Error),
     #[error("{0}")]
     Address(String),
     #[error(
@@ -122,16 +127,26 @@ impl Node {
     /// may still be on the way ([`Agent::ready`]).
     pub async fn start(config: Config) -> Result<Self, Error> {
         let state_dir = StateDir::open(&config.state_dir)?;
-        let loaded = Credentials::load(&state_dir.certificates(), None)?;
-        let credentials = loaded.map(|(credentials, _)| credentials);
-        let founds = credentials.is_none() && config.join.is_none() && !config.force_new_cluster;
-        let doors = match Doors::open(&config).await {
+        let loaded = match Credentials::load(&state_dir.certificates(), config.unlock_key.as_ref())
+        {
+            Err(skep_security::Error::Locked) => None,
+            loaded => Some(loaded?),
+        };
+        let founds =
+            matches!(loaded, Some(None)) && config.join.is_none() && !config.force_new_cluster;
+        let mut doors = match Doors::open(&config).await {
             // Only who joins may turn out to be a worker, which does without.
-            Err(err) if founds => return Err(err),
+            Err(err) if founds || loaded.is_none() => return Err(err),
             doors => doors,
         };
-        let member = match credentials {
-            Some(credentials) => resume(&config, &state_dir, credentials)?,
+        let loaded = match (loaded, &mut doors) {
+            (None, Ok((_, _, control))) => {
+                Some(locked::until_unlocked(control, &state_dir.certificates()).await?)
+            }
+            (loaded, _) => loaded.flatten(),
+        };
+        let member = match loaded {
+            Some((credentials, key)) => resume(&config, &state_dir, credentials, key)?,
             None if config.force_new_cluster => {
                 let path = state_dir.path().to_owned();
                 return Err(Error::NothingToForce { path });
@@ -143,6 +158,7 @@ impl Node {
         };
         let Member {
             tls,
+            key,
             entry,
             founding,
         } = member;
@@ -164,6 +180,7 @@ impl Node {
             info!(node = identity.node_id, addr, "starting manager");
             let started = Manager::start(manager::Config {
                 tls: tls.clone(),
+                key: key.clone(),
                 raft_dir: state_dir.raft(),
                 advertise_addr: addr.clone(),
                 listener,
@@ -172,7 +189,7 @@ impl Node {
             });
             let started = Box::pin(started).await?;
             if founding {
-                finish_founding(&state_dir, &tls, &started).await?;
+                finish_founding(&state_dir, &tls, &key, &started).await?;
             }
             remove_mark(&state_dir, &state_dir.joining_mark())?;
             managers = vec![Peer {
@@ -274,6 +291,7 @@ impl Doors {
 /// A member of a cluster, and how its manager gets into it, should it be one.
 struct Member {
     tls: Tls,
+    key: NodeKey,
     entry: Entry,
     founding: bool,
 }
@@ -290,8 +308,10 @@ fn found(config: &Config, state_dir: &StateDir) -> Result<Member, Error> {
     };
     info!(cluster = identity.cluster_id, "founding a new cluster");
     let credentials = Credentials::self_issue(&ca, &identity, DEFAULT_NODE_CERT_EXPIRY)?;
+    let key = NodeKey::new(&state_dir.certificates(), &credentials, Kek::default())?;
     Ok(Member {
         tls: Tls::with_dialer(credentials, config.dialer.clone()),
+        key,
         entry: Entry::Found(Founding {
             ca,
             availability: config.availability,
@@ -301,7 +321,12 @@ fn found(config: &Config, state_dir: &StateDir) -> Result<Member, Error> {
 }
 
 /// Waits until the cluster is in the log, then saves the certificate: from here on there is one.
-async fn finish_founding(state_dir: &StateDir, tls: &Tls, manager: &Manager) -> Result<(), Error> {
+async fn finish_founding(
+    state_dir: &StateDir,
+    tls: &Tls,
+    key: &NodeKey,
+    manager: &Manager,
+) -> Result<(), Error> {
     let (mut snapshot, mut subscription) = manager.store().watch([Route::Kind(Kind::Cluster)]);
     while snapshot.count::<Cluster>() == 0 {
         tokio::select! {
@@ -309,7 +334,7 @@ async fn finish_founding(state_dir: &StateDir, tls: &Tls, manager: &Manager) -> 
             reason = manager.stopped() => return Err(Error::Address(reason)),
         }
     }
-    tls.current().save(&state_dir.certificates())?;
+    key.save(&tls.current())?;
     remove_mark(state_dir, &state_dir.founding_mark())
 }
 
@@ -360,17 +385,27 @@ async fn enter(config: &Config, state_dir: &StateDir, how: &Join) -> Result<Memb
         config.availability,
     );
     let credentials = Box::pin(joined).await?;
+    // Only managers know the unlock key, so only they can be locked.
+    let kek = match credentials.identity().role {
+        Role::Manager => {
+            let asked = join::unlock_key(config.dialer.clone(), &how.addr, &credentials);
+            Box::pin(asked).await?
+        }
+        Role::Worker => Kek::default(),
+    };
     if credentials.identity().role == Role::Manager {
         // Before the certificate: whoever has that one does not ask for another.
         fs::write(state_dir.joining_mark(), &how.addr)
             .map_err(|source| unusable(state_dir, source))?;
     }
-    credentials.save(&state_dir.certificates())?;
+    let key = NodeKey::new(&state_dir.certificates(), &credentials, kek)?;
+    key.save(&credentials)?;
     info!(node = credentials.identity().node_id, role = ?credentials.identity().role, "joined");
     let entry = Entry::Join(how.addr.clone());
     let tls = Tls::with_dialer(credentials, config.dialer.clone());
     Ok(Member {
         tls,
+        key,
         entry,
         founding: false,
     })
@@ -394,6 +429,7 @@ fn resume(
     config: &Config,
     state_dir: &StateDir,
     credentials: Credentials,
+    key: NodeKey,
 ) -> Result<Member, Error> {
     if let Some(token) = config.join.as_ref().and_then(|how| how.token.as_ref()) {
         let token: JoinToken = token.parse()?;
@@ -418,6 +454,7 @@ fn resume(
     let tls = Tls::with_dialer(credentials, config.dialer.clone());
     Ok(Member {
         tls,
+        key,
         entry,
         founding: false,
     })

@@ -106,5 +106,10 @@ fn config(args: Run) -> anyhow::Result<Config> {
             args::OnStop::Stop => OnStop::Stop,
         },
         dialer: Arc::new(TcpDial),
+        unlock_key: args
+            .unlock_key
+            .filter(|key| !key.is_empty())
+            .map(|key| key.parse())
+            .transpose()?,
     })
 }

@@ -9,11 +9,14 @@ mod enroll;
 use std::{sync::Arc, time::Duration};
 
 use backon::{ConstantBuilder, Retryable as _};
-use skep_proto::v1::{self, GetRootCaCertificateRequest, ca_client::CaClient};
-use tonic::Code;
+use skep_proto::v1::{
+    self, GetRootCaCertificateRequest, GetUnlockKeyRequest, GetUnlockKeyResponse,
+    ca_client::CaClient,
+};
+use tonic::{Code, Response};
 
 use crate::{
-    Credentials, Dial, Error, JoinToken, RootCa, ServerName,
+    Credentials, Dial, Error, JoinToken, Kek, RootCa, ServerName, UnlockKey,
     crypto::{hex, sha256},
     tls::{check_address, config},
 };
@@ -58,6 +61,57 @@ pub async fn join(
         enroll::enroll(&manager, &root, token, availability)
     })
     .await
+}
+
+/// The unlock key of the cluster that the new manager with these credentials belongs to, through
+/// the manager at `addr`. What is saved must be locked with it from the start.
+///
+/// # Errors
+/// As [`join`].
+pub async fn unlock_key(
+    dialer: Arc<dyn Dial>,
+    addr: &str,
+    credentials: &Credentials,
+) -> Result<Kek, Error> {
+    let manager = channel::Manager {
+        dialer,
+        addr: addr.to_owned(),
+    };
+    retrying("asking for the unlock key", || {
+        fetch_unlock_key(&manager, credentials)
+    })
+    .await
+}
+
+async fn fetch_unlock_key(
+    manager: &channel::Manager,
+    credentials: &Credentials,
+) -> Result<Kek, Error> {
+    let config = credentials.client_config().clone();
+    let mut client = CaClient::new(manager.open(config, ServerName::Ca).await?);
+    let call = async {
+        match client.get_unlock_key(GetUnlockKeyRequest {}).await {
+            // It knows of no locks.
+            Err(status) if status.code() == Code::Unimplemented => {
+                Ok(Response::new(GetUnlockKeyResponse::default()))
+            }
+            answer => answer,
+        }
+    };
+    let reply = manager.call("asking for the unlock key", call).await?;
+    let key = match reply.unlock_key.len() {
+        0 => None,
+        _ => Some(UnlockKey::from_bytes(&reply.unlock_key).ok_or_else(|| {
+            Error::unusable(
+                "unlock key",
+                "the manager sent one that does not have 32 bytes",
+            )
+        })?),
+    };
+    Ok(Kek {
+        key,
+        version: reply.version().index,
+    })
 }
 
 /// Runs a step until it succeeds, fails for good or was tried [`TRIES`] times.

@@ -28,6 +28,7 @@ use skep_proto::v1::{
     list_tasks_request::Filters, node_spec::Availability, node_status::State, service_spec::Mode,
     task_spec::Runtime as TaskRuntime, watch_client::WatchClient,
 };
+use skep_security::UnlockKey;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tonic::{Status, transport::Channel};
@@ -125,11 +126,18 @@ impl Cluster {
             manager,
             running: None,
         });
-        self.launch(&name, join, false).await;
+        self.launch(&name, join, false, None).await;
     }
 
-    async fn launch(&mut self, name: &str, join: Option<Join>, force_new_cluster: bool) {
-        if let Err(err) = self.try_launch(name, join, force_new_cluster).await {
+    async fn launch(
+        &mut self,
+        name: &str,
+        join: Option<Join>,
+        force_new_cluster: bool,
+        unlock_key: Option<&UnlockKey>,
+    ) {
+        let launched = self.try_launch(name, join, force_new_cluster, unlock_key);
+        if let Err(err) = launched.await {
             panic!("{name} does not start: {err}");
         }
     }
@@ -140,6 +148,7 @@ impl Cluster {
         name: &str,
         join: Option<Join>,
         force_new_cluster: bool,
+        unlock_key: Option<&UnlockKey>,
     ) -> Result<(), String> {
         let host = self.nodes.iter().find(|host| host.name == name).unwrap();
         let config = Config {
@@ -154,6 +163,7 @@ impl Cluster {
             availability: Availability::Active,
             on_stop: OnStop::Keep,
             dialer: self.links.dialer(name),
+            unlock_key: unlock_key.cloned(),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -205,7 +215,12 @@ impl Cluster {
 
     /// Starts a node again that was killed or stopped.
     pub async fn restart(&mut self, name: &str) {
-        self.launch(name, None, false).await;
+        self.launch(name, None, false, None).await;
+    }
+
+    /// Starts a locked manager again with its unlock key.
+    pub async fn restart_locked(&mut self, name: &str, key: &UnlockKey) {
+        self.launch(name, None, false, Some(key)).await;
     }
 
     /// Cuts the link between two nodes.

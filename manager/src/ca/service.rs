@@ -7,13 +7,15 @@ use skep_proto::{
         Certificate, Cluster, GetRootCaCertificateRequest, GetRootCaCertificateResponse,
         GetUnlockKeyRequest, GetUnlockKeyResponse, IssuanceStatus, IssueNodeCertificateRequest,
         IssueNodeCertificateResponse, Node, NodeCertificateStatusRequest,
-        NodeCertificateStatusResponse, NodeRole, NodeSpec, ca_server, issuance_status::State,
-        node_ca_server, node_spec::Membership,
+        NodeCertificateStatusResponse, NodeRole, NodeSpec, Version, ca_server,
+        issuance_status::State, node_ca_server, node_spec::Membership,
     },
 };
 use skep_security::{Caller, JoinToken, Tls};
 use skep_store::{Error as StoreError, Event, Route, Store};
 use tonic::{Request, Response, Status};
+
+use crate::keys;
 
 /// Largest signing request taken, in bytes. That of a P-256 key is about 500.
 const MAX_CSR_BYTES: usize = 64 * 1024;
@@ -162,10 +164,16 @@ impl ca_server::Ca for Ca {
         &self,
         _request: Request<GetUnlockKeyRequest>,
     ) -> Result<Response<GetUnlockKeyResponse>, Status> {
-        // Callers take this for "managers are not locked", which is so.
-        Err(Status::unimplemented(
-            "locking managers is not supported yet",
-        ))
+        let snapshot = self.store.snapshot();
+        let cluster = snapshot
+            .get::<Cluster>(&self.cluster_id)
+            .ok_or_else(|| Status::unavailable("the cluster object is not there yet"))?;
+        let kek = keys::kek(cluster);
+        let key = kek.key.as_ref().map(|key| key.as_bytes().to_vec());
+        Ok(Response::new(GetUnlockKeyResponse {
+            unlock_key: key.unwrap_or_default().into(),
+            version: Some(Version { index: kek.version }),
+        }))
     }
 }
 

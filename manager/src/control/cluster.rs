@@ -8,6 +8,7 @@ use skep_proto::{Timestamp, v1::*};
 use skep_security::{JoinToken, RootCa};
 
 use super::{ApiError, Control, filter, require, stored, unsupported, validate};
+use crate::keys::settle_unlock_key;
 use redact::redacted;
 
 pub(super) use validate::cluster::NAME;
@@ -57,6 +58,7 @@ pub(super) async fn update(
             unsupported::cluster(&cluster, &spec, &rotation)?;
             cluster.meta_mut().version = Some(version);
             cluster.spec = Some(spec);
+            settle_unlock_key(&mut cluster, rotation.manager_unlock_key);
             drop_expired(&mut cluster.blacklisted_certificates, tx.now());
             if rotation.worker_join_token {
                 cluster.root_ca_mut().join_tokens_mut().worker = join_token(&cluster)?;

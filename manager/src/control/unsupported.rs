@@ -124,15 +124,6 @@ pub(super) fn cluster(
             "RaftConfig: keeping old snapshots is",
         ),
         (
-            new.encryption_config().auto_lock_managers
-                != old.encryption_config().auto_lock_managers,
-            "EncryptionConfig: locking managers is",
-        ),
-        (
-            rotation.manager_unlock_key,
-            "KeyRotation: rotating the manager unlock key is",
-        ),
-        (
             rotates_tokens && stored.fips,
             "KeyRotation: rotating the join tokens of a cluster in FIPS mode is",
         ),
@@ -324,12 +315,11 @@ mod tests {
             "",
         );
         check(
-            |_, spec, _| spec.encryption_config_mut().auto_lock_managers = true,
-            "EncryptionConfig: locking managers is not supported yet",
-        );
-        check(
-            |_, _, rotation| rotation.manager_unlock_key = true,
-            "KeyRotation: rotating the manager unlock key is not supported yet",
+            |_, spec, rotation| {
+                spec.encryption_config_mut().auto_lock_managers = true;
+                rotation.manager_unlock_key = true;
+            },
+            "",
         );
         check(
             |stored, _, rotation| {

@@ -15,17 +15,17 @@ impl Cluster {
         self.links.listens(name, &listen);
         self.host(name).listen = listen;
         let join = contact.map(|addr| Join { addr, token: None });
-        self.launch(name, join, false).await;
+        self.launch(name, join, false, None).await;
     }
 
     /// Starts a manager that was killed or stopped as the only one of its cluster.
     pub async fn force(&mut self, name: &str) {
-        self.launch(name, None, true).await;
+        self.launch(name, None, true, None).await;
     }
 
     /// Starts a node that does not start, and returns what it says.
     pub async fn refuses_to_start(&mut self, name: &str) -> String {
-        let started = self.try_launch(name, None, false).await;
+        let started = self.try_launch(name, None, false, None).await;
         started.expect_err("it does not start")
     }
 

@@ -24,6 +24,7 @@ fn config(dir: &std::path::Path, join: Option<(&str, &str)>) -> Config {
         availability: Availability::Active,
         on_stop: OnStop::Keep,
         dialer: Arc::new(TcpDial),
+        unlock_key: None,
     }
 }
 

@@ -65,6 +65,7 @@ async fn a_second_manager_that_dies_while_it_joins_comes_back() {
         availability: Availability::Active,
         on_stop: OnStop::Keep,
         dialer: Arc::new(TcpDial),
+        unlock_key: None,
     };
     // It needs no flags to go on.
     let mark = config.state_dir.join("joining");

@@ -190,6 +190,41 @@ async fn an_update_replaces_the_spec_and_renews_tokens() {
 }
 
 #[tokio::test]
+async fn the_lock_makes_a_key_and_rotation_another() {
+    let swarm = Swarm::new();
+    swarm.put(cluster()).await;
+    let managers_key = || {
+        let stored = swarm.stored::<Cluster>("c1").unwrap();
+        assert_eq!(stored.unlock_keys[0].key, KEY, "keys of others stay");
+        stored.unlock_keys.get(1).map(|key| key.key.clone())
+    };
+    let ask_for = async |autolock, manager_unlock_key| {
+        let cluster = read(&swarm).await;
+        let request = UpdateClusterRequest {
+            rotation: Some(KeyRotation {
+                manager_unlock_key,
+                ..Default::default()
+            }),
+            ..update(&cluster, |spec| {
+                spec.encryption_config_mut().auto_lock_managers = autolock;
+            })
+        };
+        let updated = reply(swarm.control.update_cluster(ask(request)).await);
+        let cluster = updated.cluster.unwrap();
+        assert!(cluster.unlock_keys.is_empty(), "it does not leave this way");
+        managers_key()
+    };
+    assert_eq!(ask_for(false, true).await, None);
+    let first = ask_for(true, false).await.unwrap();
+    assert_eq!(first.len(), 32);
+    assert_eq!(ask_for(true, false).await, Some(first.clone()));
+    let second = ask_for(true, true).await.unwrap();
+    assert_ne!(second, first);
+    assert_eq!(ask_for(false, false).await, None);
+    assert_ne!(ask_for(true, false).await, Some(second));
+}
+
+#[tokio::test]
 async fn bad_requests_are_named() {
     let swarm = Swarm::new();
     let control = &swarm.control;

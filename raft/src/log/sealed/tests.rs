@@ -117,9 +117,9 @@ fn refusal(log: &MemoryLog, keys: &TestKeys) -> String {
 
 #[test]
 fn what_the_inner_log_sees_tells_nothing() {
-    let (inner, _, mut log) = log(3);
+    let (mut inner, _, mut log) = log(3);
     save(&mut log, 2);
-    let stored = inner.clone().load().unwrap();
+    let stored = inner.load().unwrap();
     let data = stored.entries.iter().map(|entry| &entry.data);
     for data in data.chain(stored.snapshot.iter().map(|snapshot| &snapshot.data)) {
         assert!(!data.windows(8).any(|part| part == &SECRET.as_bytes()[..8]));
