@@ -1,4 +1,4 @@
-//! A connection to the Control service on a manager's Unix socket, in plaintext: who may connect
+//! A connection to the services on a manager's Unix socket, in plaintext: who may connect
 //! is decided by the permissions of the socket.
 
 use std::{
@@ -8,7 +8,10 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use skep_proto::v1::control_client::ControlClient;
+use skep_proto::{
+    skep::node_client::NodeClient,
+    v1::{ca_client::CaClient, control_client::ControlClient},
+};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -20,7 +23,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection to one control socket. It dials again by itself when the daemon was restarted.
 #[derive(Debug, Clone)]
 pub struct Client {
-    control: ControlClient<Channel>,
+    channel: Channel,
     socket: PathBuf,
 }
 
@@ -42,17 +45,26 @@ impl Client {
             .connect_with_connector(dial)
             .await
             .map_err(|error| unreachable(innermost(&error)))?;
-        // Lists of a big cluster are larger than the usual 4 MiB; the peer is trusted.
-        let control = ControlClient::new(channel).max_decoding_message_size(usize::MAX);
         Ok(Self {
-            control,
+            channel,
             socket: socket.to_owned(),
         })
     }
 
     /// The stub of the Control service. Stubs are cheap and share the connection.
     pub fn control(&self) -> ControlClient<Channel> {
-        self.control.clone()
+        // Lists of a big cluster are larger than the usual 4 MiB; the peer is trusted.
+        ControlClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    /// The stub of the CA service.
+    pub fn ca(&self) -> CaClient<Channel> {
+        CaClient::new(self.channel.clone())
+    }
+
+    /// The stub of the service of the node itself.
+    pub fn node(&self) -> NodeClient<Channel> {
+        NodeClient::new(self.channel.clone())
     }
 
     /// The socket this client was connected to.

@@ -53,6 +53,9 @@ pub enum Error {
     /// The output stream cannot be written to.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
+    /// The secret cannot be read.
+    #[error("cannot read the input: {0}")]
+    Input(String),
     /// The service was accepted but did not converge.
     #[error(transparent)]
     Progress(#[from] ProgressError),

@@ -1,10 +1,10 @@
-//! The streams a command writes to: the process's own, or buffers in tests.
+//! The streams of a command: the process's own, or buffers in tests.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, BufRead, IsTerminal as _, Read as _, Write};
 
 use crate::{Error, Exit};
 
-/// Where results (`out`) and everything else (`err`: progress, errors) go.
+/// Where results (`out`) and everything else (`err`: progress, errors) go, and secrets come from.
 pub struct Io {
     /// Results only, so that it can be piped on.
     pub out: Box<dyn Write + Send>,
@@ -12,7 +12,12 @@ pub struct Io {
     pub err: Box<dyn Write + Send>,
     /// Whether progress may be drawn as bars, which go to the process's stderr.
     pub bars: bool,
+    /// Where a secret is read from; `None` asks for it on the terminal.
+    pub input: Option<Box<dyn BufRead + Send>>,
 }
+
+/// More bytes than any secret that is typed or piped in.
+const MAX_SECRET_BYTES: u64 = 4096;
 
 impl Io {
     /// The streams of this process, with bars if stderr is a terminal.
@@ -21,7 +26,22 @@ impl Io {
             out: Box::new(io::stdout()),
             err: Box::new(io::stderr()),
             bars: io::stderr().is_terminal(),
+            input: match io::stdin().is_terminal() {
+                true => None,
+                false => Some(Box::new(io::BufReader::new(io::stdin()))),
+            },
         }
+    }
+
+    /// One line of secret input: typed without being shown, or piped in.
+    pub(crate) fn read_secret(&mut self, prompt: &str) -> Result<String, Error> {
+        let mut line = String::new();
+        match &mut self.input {
+            Some(input) => input.take(MAX_SECRET_BYTES).read_line(&mut line).map(drop),
+            None => rpassword::prompt_password(prompt).map(|typed| line = typed),
+        }
+        .map_err(|error| Error::Input(error.to_string()))?;
+        Ok(line.trim().to_owned())
     }
 
     /// Shows what clap says about a command line: help and version on `out`, errors on `err`.

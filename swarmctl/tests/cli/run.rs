@@ -71,6 +71,7 @@ pub async fn swarmctl_at(socket: &Path, line: &str) -> Run {
         out: Box::new(out.clone()),
         err: Box::new(err.clone()),
         bars: false,
+        input: None,
     };
     let start = [OsString::from("swarmctl"), "--socket".into(), socket.into()];
     let words = line.split_whitespace().map(OsString::from);

@@ -1,6 +1,7 @@
 //! What a user sees a cluster do, on whole nodes with real sockets and mTLS.
 #![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
 
+mod autolock;
 mod bad_input;
 mod behind_nat;
 mod control_api;
