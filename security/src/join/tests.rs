@@ -57,6 +57,7 @@ struct TestCa {
     availability: Mutex<Option<Availability>>,
     issue_failures: Mutex<VecDeque<Status>>,
     polls: Mutex<VecDeque<Poll>>,
+    unlock_keys: Mutex<VecDeque<Result<GetUnlockKeyResponse, Status>>>,
 }
 
 impl TestCa {
@@ -70,6 +71,7 @@ impl TestCa {
             availability: Mutex::default(),
             issue_failures: Mutex::default(),
             polls: Mutex::default(),
+            unlock_keys: Mutex::default(),
         })
     }
 
@@ -92,7 +94,9 @@ impl Ca for TestCa {
         &self,
         _: Request<GetUnlockKeyRequest>,
     ) -> Result<Response<GetUnlockKeyResponse>, Status> {
-        Err(Status::unimplemented("not here"))
+        let next = self.unlock_keys.lock().unwrap().pop_front();
+        let unknown = || Err(Status::unimplemented("not here"));
+        next.unwrap_or_else(unknown).map(Response::new)
     }
 }
 
@@ -448,4 +452,42 @@ async fn what_cannot_work_is_not_tried() {
         Err(Error::FipsToken)
     ));
     assert_eq!(dialer.dials(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_manager_learns_the_unlock_key() {
+    let ca = TestCa::new(Role::Manager);
+    let (_serving, answer) = serve(&manager_of(&ca.ca), ca_routes(&ca));
+    let dialer = MemoryDialer::new(answer);
+    let own = credentials(&ca.ca, "m2", Role::Manager);
+    let ask = || unlock_key(dialer.clone(), ADDR, &own);
+    let answer = |bytes: usize, index| {
+        let version = Some(v1::Version { index });
+        let unlock_key = vec![7; bytes].into();
+        Ok(GetUnlockKeyResponse {
+            unlock_key,
+            version,
+        })
+    };
+    assert_eq!(
+        ask().await.unwrap(),
+        Kek::default(),
+        "locks are unknown there"
+    );
+    *ca.unlock_keys.lock().unwrap() = VecDeque::from([
+        answer(0, 4),
+        Err(Status::unavailable("not yet")),
+        answer(32, 5),
+        answer(31, 6),
+    ]);
+    let (key, version) = (None, 4);
+    assert_eq!(ask().await.unwrap(), Kek { key, version });
+    let (key, version) = (UnlockKey::from_bytes(&[7; 32]), 5);
+    assert_eq!(
+        ask().await.unwrap(),
+        Kek { key, version },
+        "at the second try"
+    );
+    let error = ask().await.unwrap_err().to_string();
+    assert!(error.contains("32 bytes"), "{error}");
 }

@@ -15,7 +15,8 @@ use skep_security::DataKey;
 use super::{Aged, Keyring, Keys};
 use crate::{Error, log::Batch};
 
-/// A handle on the change of a log's key. Clones share it.
+/// A handle on the change of a log's key. Clones share it. Whoever owns the log takes the snapshot that
+/// ends a change, as it takes all others.
 #[derive(Clone)]
 pub struct Rotation {
     sealer: Arc<Sealer>,
@@ -36,21 +37,21 @@ impl Rotation {
     }
 
     /// Whether a snapshot at this index would bring a change to its end, and there is none yet.
-    pub(crate) fn wants_snapshot(&self, index: u64) -> bool {
+    pub fn wants_snapshot(&self, index: u64) -> bool {
         let state = self.sealer.state.lock();
         let turn = state.turn.as_ref();
         turn.is_some_and(|turn| turn.until <= index && !turn.covers(turn.written))
     }
 
     /// Up to where the log on disk must be dropped once a snapshot at this index counts.
-    pub(crate) fn must_drop(&self, index: u64) -> Option<u64> {
+    pub fn must_drop(&self, index: u64) -> Option<u64> {
         let state = self.sealer.state.lock();
         let until = state.turn.as_ref()?.until;
         (until <= index).then_some(until)
     }
 
     /// A snapshot that was written will not count after all.
-    pub(crate) fn discarded(&self) {
+    pub fn discarded(&self) {
         if let Some(turn) = &mut self.sealer.state.lock().turn {
             turn.written = turn.saved;
         }
