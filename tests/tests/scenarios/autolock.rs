@@ -132,6 +132,8 @@ async fn every_manager_is_locked_restarts_with_the_key_and_follows_a_new_one() {
     let leader = cluster.leader().await;
     let raft = cluster.node(&leader).manager().unwrap().raft().clone();
     raft.transfer_leadership().await.unwrap();
+    // A handle keeps the log open when its manager is killed.
+    drop(raft);
     cluster.all_ready().await;
     cluster.leader().await;
     for (name, before) in names.iter().zip(&before) {
