@@ -1,3 +1,5 @@
+mod disk;
+
 use std::thread;
 
 use parking_lot::Mutex;
