@@ -394,9 +394,42 @@ fn a_late_snapshot_of_the_old_key_does_not_end_it() {
     while !log.compact(10).unwrap() {}
     assert!(keys.get().pending.is_some() && rotation.wants_snapshot(10));
     open(&inner, &keys).unwrap();
-    carry_on(&mut log, 10);
+    // One of the new key is on disk, but that of the old key still counts.
+    log.append(&entries(11..=11, 1)).unwrap();
+    let next = log.snapshot_writer().write(&snapshot(11)).unwrap();
+    while !log.compact(10).unwrap() {}
+    assert!(keys.get().pending.is_some());
+    open(&inner.image(), &keys.image()).unwrap();
+    log.save_snapshot(&next).unwrap();
+    while !log.compact(10).unwrap() {}
     assert!(keys.get().pending.is_none());
     open(&inner, &keys).unwrap();
+}
+
+/// The snapshot must count, and the whole of the old log be gone.
+#[test]
+fn it_does_not_end_early() {
+    let (inner, keys, mut log) = log(600);
+    keys.ask();
+    log.rotation().unwrap().begin_if_due().unwrap();
+    save(&mut log, 599);
+    log.append(&entries(601..=601, 1)).unwrap();
+    let written = log.snapshot_writer().write(&snapshot(601)).unwrap();
+    let mut steps = 0;
+    let mut under_way = |log: &mut SealedLog<MemoryLog>, index| {
+        let done = log.compact(index).unwrap();
+        let pending = keys.get().pending.is_some();
+        open(&inner.image(), &keys.image()).unwrap();
+        steps += 1;
+        (done, pending)
+    };
+    // It is written, but the snapshot before it counts.
+    while under_way(&mut log, 300) != (true, true) {}
+    log.save_snapshot(&written).unwrap();
+    assert_eq!(under_way(&mut log, 600), (false, true), "some are left");
+    assert_eq!(under_way(&mut log, 599), (true, true), "entry 600 is left");
+    assert_eq!(under_way(&mut log, 600), (true, false));
+    assert!(steps > 3);
 }
 
 #[test]
