@@ -33,10 +33,10 @@ struct Manager {
 
 impl Manager {
     fn start(dir: &Path) -> Self {
-        Self::start_with(dir, None)
+        Self::start_with(dir, None, &[])
     }
 
-    fn start_with(dir: &Path, key: Option<&str>) -> Self {
+    fn start_with(dir: &Path, key: Option<&str>, args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_swarmd"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("SWARM_") {
@@ -53,6 +53,7 @@ impl Manager {
             .args(["--listen-remote-api", "127.0.0.1:0"])
             .arg("--listen-control-api")
             .arg(dir.with_extension("sock"))
+            .args(args)
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()
@@ -212,12 +213,12 @@ async fn a_locked_manager_waits_for_its_key_and_goes_on() {
     manager.stop().await;
 
     // The old key does not do any more, wherever it comes from.
-    let manager = Manager::start_with(&state, Some(&first));
+    let manager = Manager::start_with(&state, Some(&first), &[]);
     manager.is_locked().await;
     let error = manager.refused("cluster unlock", &first).await;
     assert!(error.contains("invalid key provided"), "{error}");
     manager.stop().await;
-    let manager = Manager::start_with(&state, Some(&second));
+    let manager = Manager::start_with(&state, Some(&second), &[]);
     manager.serves().await;
     manager.done("cluster update --autolock=false", "").await;
     eventually("a key file that is not locked", async || {
@@ -232,16 +233,21 @@ async fn a_locked_manager_waits_for_its_key_and_goes_on() {
 
 /// It is gone when it has stopped, and what starts afterwards knows nothing of a lock.
 #[tokio::test(flavor = "multi_thread")]
-async fn r33_a_locked_manager_stops_and_leaves_nothing_behind() {
+async fn r33_a_locked_manager_stops_is_forced_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     let manager = Manager::start(&state);
     manager.serves().await;
-    manager.done("cluster update --autolock", "").await;
+    let key = key_in(&manager.done("cluster update --autolock", "").await);
     manager.settled("").await;
     manager.stop().await;
     let manager = Manager::start(&state);
     manager.is_locked().await;
+    manager.stop().await;
+    let manager = Manager::start_with(&state, None, &["--force-new-cluster"]);
+    manager.is_locked().await;
+    manager.done("cluster unlock", &key).await;
+    manager.serves().await;
     manager.stop().await;
     fs::remove_dir_all(&state).unwrap();
     let manager = Manager::start(&state);
