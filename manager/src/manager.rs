@@ -135,7 +135,12 @@ impl Manager {
         let store = Store::new(|| time::now().into());
         remains::discard(&raft_dir).map_err(Error::Remains)?;
         let log = SledLog::open(&raft_dir)?;
-        let is_member = log.member()?.is_some();
+        let member = log.member()?;
+        let is_member = member.is_some();
+        if let Some(member) = member {
+            // Here already: its entries are encrypted, and say less about what is wrong.
+            member.check_owner(&identity.node_id, &identity.cluster_id)?;
+        }
         let mut log = SealedLog::open(log, Arc::new(key.clone()))?;
         let rotation = log.rotation();
         let (mut founding, mut join, mut contact) = (None, None, None);

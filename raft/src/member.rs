@@ -132,6 +132,21 @@ impl Membership {
 }
 
 impl LocalMember {
+    /// Whether the log is this node's.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] names both.
+    pub fn check_owner(&self, node_id: &str, cluster_id: &str) -> Result<(), Error> {
+        if (self.node_id.as_str(), self.cluster_id.as_str()) == (node_id, cluster_id) {
+            return Ok(());
+        }
+        let name = |node: &str, cluster: &str| format!("node {node} of cluster {cluster}");
+        Err(Error::Foreign {
+            found: name(&self.node_id, &self.cluster_id),
+            expected: name(node_id, cluster_id),
+        })
+    }
+
     /// This member as the others see it.
     pub(crate) fn to_wire(&self) -> v1::RaftMember {
         v1::RaftMember {

@@ -475,13 +475,7 @@ fn prepare(config: &Config, log: &mut dyn LogStore) -> Result<(Loaded, LocalMemb
     let mut loaded = log.load()?;
     let local = match loaded.member.take() {
         Some(mut found) => {
-            if (&found.node_id, &found.cluster_id) != (&config.node_id, &config.cluster_id) {
-                let name = |node: &str, cluster: &str| format!("node {node} of cluster {cluster}");
-                return Err(Error::Foreign {
-                    found: name(&found.node_id, &found.cluster_id),
-                    expected: name(&config.node_id, &config.cluster_id),
-                });
-            }
+            found.check_owner(&config.node_id, &config.cluster_id)?;
             if found.addr != config.addr {
                 found.addr.clone_from(&config.addr);
                 log.set_member(&found)?;
