@@ -145,7 +145,8 @@ impl Manager {
     async fn addr(&self) -> String {
         eventually("an address", async || {
             let nodes = self.nodes().await;
-            Some(nodes.first()?.manager_status.as_ref()?.addr.clone())
+            let status = nodes.iter().find_map(|node| node.manager_status.as_ref());
+            Some(status?.addr.clone())
         })
         .await
     }

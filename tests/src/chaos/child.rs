@@ -72,6 +72,7 @@ pub async fn run(args: Child) -> anyhow::Result<ExitCode> {
     let join = args.join.zip(std::env::var(TOKEN).ok());
     let config = Config {
         force_new_cluster: false,
+        unlock_key: None,
         state_dir: args.state_dir,
         join: join.map(|(addr, token)| Join {
             addr: addr.to_string(),
