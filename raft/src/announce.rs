@@ -193,10 +193,10 @@ impl Raft {
                 addr: addr.to_owned(),
                 ..known
             };
-            self.request(|done| Command::Change(Change::Add(member), done))
+            self.request(|done| Command::Change(Change::Update(member), done))
                 .await?;
         }
-        Ok(answer(raft_id, &self.status().borrow().members))
+        Ok(answer(raft_id, &self.status().borrow()))
     }
 
     async fn note_moved(&self, raft_id: u64, addr: String, hearsay: bool) {

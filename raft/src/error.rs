@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use crate::status::Quorum;
+
 /// Why replication, or a request to it, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -22,8 +24,20 @@ pub enum Error {
     #[error("raft: member unknown")]
     UnknownMember,
     /// The remaining members that can be reached would not be a quorum.
-    #[error("raft: member cannot be removed, because removing it may result in loss of quorum")]
-    QuorumLoss,
+    #[error(
+        "raft: member cannot be removed, because removing it may result in loss of quorum: {0}"
+    )]
+    QuorumLoss(Quorum),
+    /// The members changed while this change of them was under way.
+    #[error("raft: the members of the cluster have changed meanwhile; try again")]
+    Outdated,
+    /// A member that must be removed before it can join again: its log is gone, and what it has
+    /// acknowledged may be what the group counts on.
+    #[error(
+        "this manager was a member before and has lost its log; it cannot come back under its old \
+         Raft ID, and a new one must wait: {0}"
+    )]
+    Wiped(Box<Error>),
     /// An address that nobody can dial.
     #[error("invalid address {0} in raft join request")]
     InvalidAddress(String),

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     Error, LocalMember,
-    codec::{self, ConfChange, ConfChangeType, Entry, EntryType, HardState},
+    codec::{self, Entry, EntryType, HardState},
     log::{Batch, Loaded, LogStore},
     member::{Change, Membership},
 };
@@ -54,16 +54,15 @@ fn forced(loaded: &Loaded, local: &LocalMember) -> Result<Option<Batch>, Error> 
         }
         let committed = entry.index <= loaded.hard_state.commit;
         if entry.entry_type == EntryType::EntryConfChange {
-            let change: ConfChange = codec::decode(&entry.data)?;
+            let (_, change) = codec::decode_change(&entry.data)?;
             pending |= !committed;
-            let removal = change.change_type == ConfChangeType::RemoveNode;
-            if removal && change.node_id == local.raft_id {
+            if change == Change::Remove(local.raft_id) {
                 if committed {
                     return Err(Error::Removed);
                 }
                 break;
             }
-            membership.apply(&change)?;
+            membership.apply(&change);
         }
         last = entry.index;
     }
@@ -71,16 +70,11 @@ fn forced(loaded: &Loaded, local: &LocalMember) -> Result<Option<Batch>, Error> 
     if !pending && membership.members.is_empty() && own.is_some_and(|own| own.addr == local.addr) {
         return Ok(None);
     }
-    Ok(Some(batch(loaded, local, last, membership)?))
+    Ok(Some(batch(loaded, local, last, membership)))
 }
 
 /// The changes, committed in a term of their own: no other member has entries of it.
-fn batch(
-    loaded: &Loaded,
-    local: &LocalMember,
-    last: u64,
-    others: Membership,
-) -> Result<Batch, Error> {
+fn batch(loaded: &Loaded, local: &LocalMember, last: u64, others: Membership) -> Batch {
     let term = loaded.hard_state.term + 1;
     // A member that did not know of itself yet, or had no vote, first gets one: the last one with a
     // vote cannot be removed.
@@ -93,11 +87,11 @@ fn batch(
             entry_type: EntryType::EntryConfChange,
             index,
             term,
-            data: codec::encode(&change.encode(index))?.into(),
+            data: codec::encode_change(index, change),
             ..Entry::default()
         });
     }
-    Ok(Batch {
+    Batch {
         snapshot: None,
         hard_state: Some(HardState {
             term,
@@ -105,7 +99,7 @@ fn batch(
             ..HardState::default()
         }),
         entries,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -127,7 +121,7 @@ mod tests {
             entry_type: EntryType::EntryConfChange,
             index,
             term: 1,
-            data: codec::encode(&change.encode(index)).unwrap().into(),
+            data: codec::encode_change(index, change),
             ..Entry::default()
         }
     }
@@ -179,9 +173,7 @@ mod tests {
         let mut membership = Membership::default();
         for entry in &loaded.entries {
             if entry.entry_type == EntryType::EntryConfChange {
-                membership
-                    .apply(&codec::decode(&entry.data).unwrap())
-                    .unwrap();
+                membership.apply(&codec::decode_change(&entry.data).unwrap().1);
             }
         }
         (membership, loaded.last_index())

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use skep_proto::v1::{
-    HealthCheckRequest, JoinRequest, JoinResponse, RaftMember, health_check_response,
-    health_client::HealthClient, raft_membership_client::RaftMembershipClient,
+    HealthCheckRequest, JoinRequest, JoinResponse, LeaveRequest, RaftMember, RaftMemberStatus,
+    health_check_response, health_client::HealthClient, raft_member_status,
+    raft_membership_client::RaftMembershipClient,
 };
 use skep_security::{ServerName, Tls};
 use tokio::time::timeout;
 
 use crate::{
-    Error, Raft,
+    Error, Raft, Status,
     member::{Change, Membership},
     node::Command,
 };
@@ -19,12 +20,13 @@ use crate::{
 const DIAL_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the leader to answer a new member; SwarmKit's, whose elections are slower.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(25);
+/// Pause before a manager that was elected just now is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Asks the managers at `manager_addr` to become a member that is reached at `own_addr`. Any manager
 /// will do. This node must already answer Health checks for `Raft` there: the leader dials it.
 ///
-/// Call this with an empty log only: a member that lost its log must be removed first, or it ends
-/// with [`Error::Lost`] as soon as the leader finds out.
+/// Call this with an empty log only: a member that has lost its log gets a new Raft ID.
 pub async fn request_join(
     tls: &Tls,
     manager_addr: &str,
@@ -41,46 +43,83 @@ pub async fn request_join(
     }
 }
 
+/// What is to be done for a node that asks to join.
+#[derive(Debug, PartialEq)]
+enum Entry {
+    /// It is a member, and keeps its Raft ID.
+    Known(u64),
+    /// It is a member that never had a log, and is reached elsewhere now.
+    Moved(u64),
+    /// It was a member and has lost its log: this Raft ID must go before it gets another one.
+    Wiped(u64),
+    New,
+}
+
+/// A member that has its log and only wants to be known elsewhere does not ask for this.
+fn entry(status: &Status, node_id: &str, addr: &str) -> Entry {
+    let Some(known) = status.member_of(node_id) else {
+        return Entry::New;
+    };
+    let raft_id = known.raft_id;
+    // Who votes has acknowledged entries. So has a learner that this leader knows the log of; one that
+    // only an earlier leader knew it of counts for nothing, and is welcome to begin again.
+    let matched = status.positions.matched.get(&raft_id).copied();
+    let had_log = !status.learners.contains(&raft_id) || matched.unwrap_or_default() > 0;
+    // A member that takes messages has its log. One that asks without a log takes none.
+    let runs = known.addr == addr
+        && known.status().reachability() == raft_member_status::Reachability::Reachable;
+    if had_log && !runs {
+        Entry::Wiped(raft_id)
+    } else if known.addr != addr {
+        Entry::Moved(raft_id)
+    } else {
+        Entry::Known(raft_id)
+    }
+}
+
 impl Raft {
-    /// Makes a node a member, as the leader. It must answer at `addr`. A node that is a member
-    /// already gets the same answer again, or its new address is made known. While there is no
-    /// leader, a member that asks again gets its answer from whoever knows it.
+    /// Makes a node a member, as the leader. It must answer at `addr`. It begins as a learner, and
+    /// gets a vote by itself once it has caught up. A node that asks again gets the same answer as long
+    /// as it never had a log, or has it still; otherwise its old membership is ended, if the quorum
+    /// survives that, and it becomes another member.
     pub async fn join(&self, node_id: &str, addr: &str) -> Result<JoinResponse, Error> {
         if !is_address(addr) {
             return Err(Error::InvalidAddress(addr.to_owned()));
         }
         let _one_at_a_time = self.membership().await?;
-        let status = self.status();
-        let (known, raft_id) = {
-            let status = status.borrow();
-            let mut members = status.members.iter();
-            let known = members.find(|member| member.node_id == node_id).cloned();
-            if !status.leading {
-                // A member that died before it knew that it is one may be what keeps the group
-                // without a leader. It changes nothing to tell it.
-                return match known {
-                    Some(known) if status.leader.is_none() && known.addr == addr => {
-                        Ok(answer(known.raft_id, &status.members))
-                    }
-                    _ => Err(Error::NotLeader),
-                };
-            }
-            let fresh = Membership::fresh_id(&status.members, &status.removed);
-            (known, fresh)
-        };
-        let raft_id = known.as_ref().map_or(raft_id, |known| known.raft_id);
-        if known.is_none_or(|known| known.addr != addr) {
-            self.dial_back(addr).await?;
-            let member = RaftMember {
-                raft_id,
-                node_id: node_id.to_owned(),
-                addr: addr.to_owned(),
-                status: None,
-            };
-            self.request(|done| Command::Change(Change::Add(member), done))
-                .await?;
+        let status = self.inner.status().clone();
+        if !status.leading {
+            return Err(Error::NotLeader);
         }
-        Ok(answer(raft_id, &self.status().borrow().members))
+        let member = |raft_id| RaftMember {
+            raft_id,
+            node_id: node_id.to_owned(),
+            addr: addr.to_owned(),
+            status: Some(RaftMemberStatus::default()),
+        };
+        let entry = entry(&status, node_id, addr);
+        let raft_id = match entry {
+            Entry::Known(raft_id) => return Ok(answer(raft_id, &status)),
+            Entry::Moved(raft_id) => raft_id,
+            Entry::Wiped(_) | Entry::New => Membership::fresh_id(&status.members, &status.removed),
+        };
+        self.dial_back(addr).await?;
+        let change = match entry {
+            Entry::Moved(_) => Change::Update(member(raft_id)),
+            Entry::Wiped(old) => {
+                let checked = status.check_removal(old);
+                checked.map_err(|error| Error::Wiped(Box::new(error)))?;
+                tracing::warn!(
+                    node = node_id,
+                    "a manager has lost its log; it becomes a new member"
+                );
+                self.change(Change::Remove(old)).await?;
+                Change::AddLearner(member(raft_id))
+            }
+            _ => Change::AddLearner(member(raft_id)),
+        };
+        self.change(change).await?;
+        Ok(answer(raft_id, &self.inner.status()))
     }
 
     /// Removes a member, as the leader, if the group surely goes on without it. A leader does not
@@ -89,25 +128,66 @@ impl Raft {
     pub async fn remove(&self, raft_id: u64) -> Result<(), Error> {
         let _one_at_a_time = self.membership().await?;
         let own = {
-            let status = self.status();
-            let status = status.borrow();
+            let status = self.inner.status();
             if !status.leading {
                 return Err(Error::NotLeader);
             }
             if status.member(raft_id).is_none() {
                 return Err(Error::UnknownMember);
             }
-            if !status.can_remove(raft_id) {
-                return Err(Error::QuorumLoss);
-            }
+            status.check_removal(raft_id)?;
             status.raft_id == raft_id
         };
         if own {
             self.transfer_leadership().await?;
             return Err(Error::NotLeader);
         }
-        self.request(|done| Command::Change(Change::Remove(raft_id), done))
-            .await
+        self.change(Change::Remove(raft_id)).await
+    }
+
+    /// Removes a member as [`Self::remove`] does. A leader that is to remove itself has the next one do
+    /// it.
+    pub(crate) async fn leave(&self, raft_id: u64) -> Result<(), Error> {
+        match self.remove(raft_id).await {
+            Err(Error::NotLeader) if self.inner.status().raft_id == raft_id => {}
+            done => return done,
+        }
+        let limit = self.inner.request_timeout;
+        let passed_on = timeout(limit, Box::pin(self.pass_on_leave(raft_id))).await;
+        passed_on.unwrap_or(Err(Error::Timeout(limit)))
+    }
+
+    async fn pass_on_leave(&self, raft_id: u64) -> Result<(), Error> {
+        let mut status = self.status();
+        loop {
+            let another = |status: &Status| {
+                let leader = status.leader.as_ref();
+                leader.is_some_and(|leader| leader.raft_id != raft_id)
+            };
+            let leader = match status.wait_for(another).await {
+                Ok(status) => status.leader.clone().unwrap_or_default(),
+                Err(_) => return Err(Error::Stopped),
+            };
+            let channel = self.inner.tls.channel(&leader.addr, ServerName::Manager)?;
+            let request = LeaveRequest {
+                node: Some(RaftMember {
+                    raft_id,
+                    ..RaftMember::default()
+                }),
+            };
+            let answer = RaftMembershipClient::new(channel).leave(request).await;
+            match answer {
+                // It does not lead yet, or not any more.
+                Err(refused) if refused.message() == Error::NotLeader.to_string() => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                answer => return Ok(answer.map(drop)?),
+            }
+        }
+    }
+
+    async fn change(&self, change: Change) -> Result<(), Error> {
+        self.request(|done| Command::Change(change, done)).await
     }
 
     /// Waits for the turn to change the members.
@@ -137,10 +217,10 @@ impl Raft {
     }
 }
 
-pub(crate) fn answer(raft_id: u64, members: &[RaftMember]) -> JoinResponse {
+pub(crate) fn answer(raft_id: u64, status: &Status) -> JoinResponse {
     JoinResponse {
         raft_id,
-        members: members.to_vec(),
+        members: status.members.clone(),
         removed_members: Vec::new(),
     }
 }
@@ -157,7 +237,59 @@ pub(crate) fn is_address(addr: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_address;
+    use super::*;
+
+    /// This member leads; member 2 is of node n2.
+    fn status(votes: bool, matched: u64, reachable: bool) -> Status {
+        let member = |raft_id, reachability: raft_member_status::Reachability| RaftMember {
+            raft_id,
+            node_id: format!("n{raft_id}"),
+            addr: format!("host{raft_id}:4242"),
+            status: Some(RaftMemberStatus {
+                reachability: reachability.into(),
+                ..RaftMemberStatus::default()
+            }),
+        };
+        let other = match reachable {
+            true => raft_member_status::Reachability::Reachable,
+            false => raft_member_status::Reachability::Unreachable,
+        };
+        let mut status = Status {
+            raft_id: 1,
+            leading: true,
+            members: vec![
+                member(1, raft_member_status::Reachability::Reachable),
+                member(2, other),
+            ],
+            ..Status::default()
+        };
+        status.positions.matched.insert(2, matched);
+        if !votes {
+            status.learners.insert(2);
+        }
+        status
+    }
+
+    #[test]
+    fn a_node_keeps_its_raft_id_only_while_its_log_cannot_be_missed() {
+        let check = |status: &Status, addr: &str, expected| {
+            assert_eq!(entry(status, "n2", addr), expected, "{status:?}");
+        };
+        let (old, new) = ("host2:4242", "elsewhere:4242");
+        let other = entry(&status(true, 9, true), "n3", old);
+        assert_eq!(other, Entry::New, "another node");
+        // It died before it had anything.
+        let fresh = status(false, 0, false);
+        check(&fresh, old, Entry::Known(2));
+        check(&fresh, new, Entry::Moved(2));
+        // It runs, and asks once more.
+        check(&status(true, 9, true), old, Entry::Known(2));
+        // It has been there and has nothing any more.
+        check(&status(true, 0, false), old, Entry::Wiped(2));
+        check(&status(false, 9, false), old, Entry::Wiped(2));
+        check(&status(true, 9, false), new, Entry::Wiped(2));
+        check(&status(true, 9, true), new, Entry::Wiped(2));
+    }
 
     #[test]
     fn addresses_have_a_host_and_a_port() {

@@ -42,5 +42,5 @@ pub use crate::{
     replica::{Append, Committed, Output, ReadIndex, Replica, ReplicaConfig, Role, SnapshotHeader},
     service::RaftService,
     settings::Ticks,
-    status::Status,
+    status::{Positions, Quorum, Status},
 };

@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_proto::v1;
 
-use crate::{
-    Error,
-    codec::{self, ConfChange, ConfChangeType},
-};
+use crate::codec;
 
 /// Who this member is, as its log remembers it.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -34,35 +31,17 @@ pub struct LocalMember {
     pub sealed: bool,
 }
 
-/// A change of the group that can be proposed.
-#[derive(Clone, Debug)]
+/// A change of the group.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change {
-    /// Adds a member, or changes the address of one.
+    /// Adds a member that votes, or gives a learner a vote.
     Add(v1::RaftMember),
+    /// Adds a member that gets the log but neither votes nor counts for a quorum.
+    AddLearner(v1::RaftMember),
+    /// Changes the address of a member.
+    Update(v1::RaftMember),
     /// Removes a member for ever.
     Remove(u64),
-}
-
-impl Change {
-    /// In the form in which it stands in the log. `id` tells changes apart.
-    pub(crate) fn encode(&self, id: u64) -> ConfChange {
-        let mut change = ConfChange {
-            id,
-            ..ConfChange::default()
-        };
-        match self {
-            Self::Add(member) => {
-                change.change_type = ConfChangeType::AddNode;
-                change.node_id = member.raft_id;
-                change.context = prost::Message::encode_to_vec(&stored(member)).into();
-            }
-            Self::Remove(raft_id) => {
-                change.change_type = ConfChangeType::RemoveNode;
-                change.node_id = *raft_id;
-            }
-        }
-        change
-    }
 }
 
 /// A member as it is stored: the status is in the eye of the beholder.
@@ -103,21 +82,36 @@ impl Membership {
     }
 
     /// Follows a committed change.
-    pub(crate) fn apply(&mut self, change: &ConfChange) -> Result<(), Error> {
-        match change.change_type {
-            ConfChangeType::RemoveNode => {
-                self.members.remove(&change.node_id);
-                self.removed.insert(change.node_id);
+    pub(crate) fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Remove(raft_id) => {
+                self.members.remove(raft_id);
+                self.removed.insert(*raft_id);
             }
-            // SwarmKit's "update" has the number that means "learner" here.
-            ConfChangeType::AddNode | ConfChangeType::AddLearnerNode => {
-                let mut member: v1::RaftMember = prost::Message::decode(change.context.clone())
-                    .map_err(|error| Error::malformed("context of a membership change", error))?;
-                member.raft_id = change.node_id;
-                self.members.insert(change.node_id, stored(&member));
+            Change::Add(member) | Change::AddLearner(member) => {
+                self.members.insert(member.raft_id, stored(member));
+            }
+            Change::Update(member) => {
+                if let Some(known) = self.members.get_mut(&member.raft_id) {
+                    *known = stored(member);
+                }
             }
         }
-        Ok(())
+    }
+
+    /// Whether a change still makes sense: whoever asked for it may have looked at older members. A
+    /// node is one member, and a Raft ID is never used twice.
+    pub(crate) fn allows(&self, change: &Change) -> bool {
+        match change {
+            Change::Add(member) | Change::AddLearner(member) => {
+                let same_node = |known: &&v1::RaftMember| known.node_id == member.node_id;
+                let known = self.members.values().find(same_node);
+                !self.removed.contains(&member.raft_id)
+                    && known.is_none_or(|known| known.raft_id == member.raft_id)
+            }
+            Change::Update(member) => self.members.contains_key(&member.raft_id),
+            Change::Remove(raft_id) => self.members.contains_key(raft_id),
+        }
     }
 
     /// A Raft ID that was never used in this group. Random 63 bits plus one, as in SwarmKit.
@@ -159,16 +153,16 @@ impl LocalMember {
 
     /// What the first member of a group writes into its empty log: that it is a member, committed in
     /// term 1. Whoever joins later replays it and so learns of all members from the log alone.
-    pub(crate) fn bootstrap(&self) -> Result<crate::log::Batch, Error> {
-        let change = Change::Add(self.to_wire()).encode(1);
+    pub(crate) fn bootstrap(&self) -> crate::log::Batch {
+        let change = Change::Add(self.to_wire());
         let entry = codec::Entry {
             entry_type: codec::EntryType::EntryConfChange,
             index: 1,
             term: 1,
-            data: codec::encode(&change)?.into(),
+            data: codec::encode_change(1, &change),
             ..codec::Entry::default()
         };
-        Ok(crate::log::Batch {
+        crate::log::Batch {
             snapshot: None,
             entries: vec![entry],
             hard_state: Some(codec::HardState {
@@ -176,6 +170,6 @@ impl LocalMember {
                 commit: 1,
                 ..codec::HardState::default()
             }),
-        })
+        }
     }
 }

@@ -292,6 +292,11 @@ impl Node {
         self.replica.tick();
         self.replica.campaign_if_alone();
         self.give_way_if_stalled();
+        let positions = self.replica.positions(self.snapshots.newest());
+        self.inputs.status.send_if_modified(|status| {
+            status.positions = positions;
+            false
+        });
         if !self.replica.is_transferring() {
             let refused = self.transfers.drain(..);
             self.answers
@@ -459,8 +464,10 @@ impl Node {
             leading: self.leading.is_some(),
             moved: self.moved_members(),
             members,
+            learners: self.replica.learners().iter().copied().collect(),
             removed: self.replica.removed().clone(),
             applied: self.replica.applied(),
+            positions: self.replica.positions(self.snapshots.newest()),
         };
         self.inputs.status.send_if_modified(|present| {
             let news = *present != status;
@@ -503,7 +510,7 @@ fn prepare(config: &Config, log: &mut dyn LogStore) -> Result<(Loaded, LocalMemb
         }
     };
     if loaded.is_empty() && local.peers.is_empty() {
-        log.append(&local.bootstrap()?)?;
+        log.append(&local.bootstrap())?;
         loaded = log.load()?;
     }
     Ok((loaded, local))

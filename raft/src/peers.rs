@@ -163,13 +163,14 @@ impl Peers {
             .map_or(Reachability::Unknown, |peer| peer.health.reachability())
     }
 
-    /// The peer that was reachable for the longest time without a break.
-    pub(crate) fn longest_reachable(&self) -> Option<u64> {
+    /// The peer that was reachable for the longest time without a break, of those who pass.
+    pub(crate) fn longest_reachable(&self, pass: impl Fn(u64) -> bool) -> Option<u64> {
         let reachable = |(id, peer): (&u64, &Peer)| -> Option<(Instant, u64)> {
             Some((peer.health.reachable_since()?, *id))
         };
         self.table
             .iter()
+            .filter(|(id, _)| pass(**id))
             .filter_map(reachable)
             .min()
             .map(|(_, id)| id)

@@ -7,6 +7,7 @@
 //! Writing and sending go side by side: a leader's messages leave before its own disk has the
 //! entries, everyone else's only afterwards.
 
+mod changes;
 mod check;
 mod output;
 mod read;
@@ -30,11 +31,10 @@ pub use self::{
 };
 use crate::{
     Error, Ticks,
-    codec::{
-        self, ConfChange, ConfState, Entry, EntryType, HardState, Incoming, Message, MessageType,
-    },
+    codec::{self, ConfState, Entry, EntryType, HardState, Incoming, Message, MessageType},
     log::{Batch, Loaded},
-    member::{Change, Membership},
+    member::Membership,
+    status::Positions,
 };
 
 /// Entries in one message, in bytes; a larger entry travels alone. Several messages may be merged on
@@ -203,8 +203,7 @@ impl Replica {
         }
         let Incoming { message, snapshot } = incoming;
         self.check(&message)?;
-        let kind = message.msg_type;
-        if kind == MessageType::MsgTimeoutNow && !self.may_campaign() {
+        if self.is_idle_talk(&message) {
             return Ok(());
         }
         let snapshot =
@@ -253,21 +252,6 @@ impl Replica {
             });
         }
         Ok(self.node.step(message)?)
-    }
-
-    /// Whether a membership change would be taken now: one at a time.
-    pub fn can_change(&self) -> bool {
-        self.has_room(0) && !self.node.raft.has_pending_conf()
-    }
-
-    /// Proposes a membership change under an ID of the caller's.
-    pub(crate) fn propose_change(&mut self, id: u64, change: &Change) -> Result<(), Error> {
-        if !self.can_change() || self.removed {
-            return Err(Error::NotLeader);
-        }
-        Ok(self
-            .node
-            .propose_conf_change(Vec::new(), change.encode(id))?)
     }
 
     /// Asks a member to take over. It may not happen; then this replica leads on after a while.
@@ -389,8 +373,8 @@ impl Replica {
         match entry.entry_type {
             EntryType::EntryNormal => committed.data = entry.take_data(),
             EntryType::EntryConfChange => {
-                let change: ConfChange = codec::decode(&entry.data)?;
-                committed.change = Some(change.id);
+                let (id, change) = codec::decode_change(&entry.data)?;
+                committed.change = Some(id);
                 self.apply_change(&change)?;
                 output.members_changed = true;
             }
@@ -403,20 +387,6 @@ impl Replica {
         }
         self.applied = entry.index;
         output.committed.push(committed);
-        Ok(())
-    }
-
-    fn apply_change(&mut self, change: &ConfChange) -> Result<(), Error> {
-        self.membership.apply(change)?;
-        match change.change_type {
-            codec::ConfChangeType::RemoveNode if change.node_id == self.node.raft.id => {
-                // The library must not be told: a leader that is not a member makes it panic.
-                self.removed = true;
-            }
-            // SwarmKit's change of an address, see `Membership::apply`.
-            codec::ConfChangeType::AddLearnerNode => {}
-            _ => self.conf_state = self.node.apply_conf_change(change)?,
-        }
         Ok(())
     }
 
@@ -443,7 +413,7 @@ impl Replica {
         self.removed
     }
 
-    /// The members, by Raft ID.
+    /// The members, learners too, by Raft ID.
     pub fn members(&self) -> &BTreeMap<u64, v1::RaftMember> {
         &self.membership.members
     }
@@ -468,6 +438,23 @@ impl Replica {
         self.node.raft.raft_log.last_index()
     }
 
+    /// How far the log is, given the index of the newest snapshot.
+    pub(crate) fn positions(&self, snapshot: u64) -> Positions {
+        let raft = &self.node.raft;
+        let peers = raft.prs().iter().filter(|(id, _)| **id != raft.id);
+        let matched = peers.map(|(id, progress)| (*id, progress.matched));
+        Positions {
+            first: self.node.store().first(),
+            last: raft.raft_log.last_index(),
+            committed: raft.raft_log.committed,
+            snapshot,
+            matched: match self.leads() {
+                true => matched.collect(),
+                false => BTreeMap::new(),
+            },
+        }
+    }
+
     /// How far the log of a peer is known to match this leader's; 0 if unknown.
     pub fn matched(&self, peer: u64) -> u64 {
         let progress = self.node.raft.prs().get(peer);
@@ -478,7 +465,7 @@ impl Replica {
         self.node.raft.state == StateRole::Leader
     }
 
-    /// Whether this replica is the only member.
+    /// Whether nobody else votes.
     pub(crate) fn is_alone(&self) -> bool {
         self.conf_state.voters == [self.node.raft.id]
     }

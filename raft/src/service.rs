@@ -96,12 +96,20 @@ impl RaftService {
         })
     }
 
-    async fn receive(&self, message: Message) -> Result<(), Status> {
+    /// Takes a message from whoever `caller` is.
+    async fn receive(&self, message: Message, caller: Option<Caller>) -> Result<(), Status> {
         let raft = self.raft()?;
         {
             let status = raft.inner.status();
             if status.removed.contains(&message.from) {
                 return Err(Status::not_found(REMOVED));
+            }
+            // Who it is from is known better than the message can tell.
+            let identity = caller.and_then(|caller| caller.identity);
+            if let (Some(member), Some(identity)) = (status.member(message.from), identity)
+                && member.node_id != identity.node_id
+            {
+                return Ok(());
             }
             // Proposals are only made on the leader itself.
             if message.to != status.raft_id || message.msg_type == MessageType::MsgPropose {
@@ -183,8 +191,9 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<ProcessRaftMessageRequest>,
     ) -> Result<Response<ProcessRaftMessageResponse>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let message = decode(&request.into_inner().message)?;
-        self.receive(message).await?;
+        self.receive(message, caller).await?;
         Ok(Response::new(ProcessRaftMessageResponse {}))
     }
 
@@ -192,6 +201,7 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<Streaming<StreamRaftMessageRequest>>,
     ) -> Result<Response<StreamRaftMessageResponse>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let mut pieces = request.into_inner();
         let mut assembly = Assembly::default();
         while let Some(piece) = timeout(PIECE_TIMEOUT, pieces.message())
@@ -201,7 +211,7 @@ impl raft_server::Raft for RaftService {
             assembly.add(decode(&piece.message)?)?;
         }
         if let Some(message) = assembly.finish() {
-            self.receive(message).await?;
+            self.receive(message, caller).await?;
         }
         Ok(Response::new(StreamRaftMessageResponse {}))
     }
@@ -228,6 +238,7 @@ const PROGRESS_DELAY: Duration = Duration::from_millis(100);
 /// A stream of messages from a peer, and what is to be answered.
 struct Receiving {
     service: RaftService,
+    caller: Option<Caller>,
     messages: Streaming<RaftMessage>,
     received: u64,
     /// When the sender is to be told of those that it has not been told of.
@@ -252,7 +263,8 @@ impl Receiving {
             let Some(RaftMessage { message }) = message else {
                 return Ok(None);
             };
-            self.service.receive(decode(&message)?).await?;
+            let message = decode(&message)?;
+            self.service.receive(message, self.caller.clone()).await?;
             self.received += 1;
             self.tell = tell.or_else(|| Some(Instant::now() + PROGRESS_DELAY));
         }
@@ -270,6 +282,7 @@ impl RaftStream for RaftService {
         self.raft()?;
         let receiving = Receiving {
             service: self.clone(),
+            caller: request.extensions().get::<Caller>().cloned(),
             messages: request.into_inner(),
             received: 0,
             tell: None,
@@ -295,7 +308,7 @@ impl RaftMembership for RaftService {
         };
         let response = joined.map_err(|error| {
             let code = match error {
-                Error::NotLeader | Error::Stopped => Code::FailedPrecondition,
+                Error::NotLeader | Error::Stopped | Error::Wiped(_) => Code::FailedPrecondition,
                 Error::InvalidAddress(_) => Code::InvalidArgument,
                 Error::Removed => Code::NotFound,
                 _ => Code::Unknown,
@@ -312,7 +325,8 @@ impl RaftMembership for RaftService {
         let Some(member) = request.into_inner().node else {
             return Err(Status::invalid_argument("no node information provided"));
         };
-        self.raft()?.remove(member.raft_id).await.map_err(plain)?;
+        let raft = self.raft()?;
+        Box::pin(raft.leave(member.raft_id)).await.map_err(plain)?;
         Ok(Response::new(LeaveResponse {}))
     }
 }

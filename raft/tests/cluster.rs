@@ -6,6 +6,8 @@
 mod disks;
 #[path = "cluster/full_disks.rs"]
 mod full_disks;
+#[path = "cluster/membership.rs"]
+mod membership;
 #[path = "cluster/reads.rs"]
 mod reads;
 #[path = "cluster/recovery.rs"]

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use skep_proto::v1::raft_member_status::Reachability;
 use skep_store::{Proposal, Propose};
 use tokio::sync::mpsc;
 
 use super::{BYTES_PER_TURN, Node};
-use crate::Error;
+use crate::{Error, member::Change};
 
 /// Ticks that the disk of a leader may take for one write. Its heartbeats go on meanwhile, so nobody
 /// else would stand for election, but it can acknowledge nothing. Five times the shortest election
@@ -124,6 +125,30 @@ impl Node {
                 refused => self.answers.push((done, refused)),
             }
         }
+        self.promote_learner();
+    }
+
+    /// Gives a learner its vote when it has caught up. Nothing is remembered for this: whoever leads
+    /// sees it in the members and in how far they are.
+    fn promote_learner(&mut self) {
+        if self.replica.learners().is_empty() || !self.replica.can_change() {
+            return;
+        }
+        let reachable = |id: &u64| self.peers.reachability(*id) == Reachability::Reachable;
+        let learner = self.replica.caught_up_learners().find(reachable);
+        let Some(member) = learner.and_then(|id| self.replica.members().get(&id)) else {
+            return;
+        };
+        let change = Change::Add(member.clone());
+        tracing::info!(
+            member = format_args!("{:x}", member.raft_id),
+            node = member.node_id,
+            "the new manager has caught up and gets its vote"
+        );
+        let id = rand::random::<u64>().max(1);
+        if let Err(error) = self.replica.propose_change(id, &change) {
+            tracing::debug!(%error, "not proposed");
+        }
     }
 
     /// Called at each tick: lets someone else lead while the own disk stalls.
@@ -148,11 +173,9 @@ impl Node {
         if !self.replica.role().leads {
             return Err(Error::NotLeader);
         }
-        let peer = self.peers.longest_reachable();
-        let members = self.replica.members();
-        let to = peer
-            .filter(|peer| members.contains_key(peer))
-            .ok_or(Error::HandOver)?;
+        let (members, learners) = (self.replica.members(), self.replica.learners());
+        let votes = |peer: u64| members.contains_key(&peer) && !learners.contains(&peer);
+        let to = self.peers.longest_reachable(votes).ok_or(Error::HandOver)?;
         self.replica.transfer_leader(to);
         Ok(())
     }

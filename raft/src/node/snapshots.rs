@@ -47,6 +47,11 @@ impl Snapshots {
         }
     }
 
+    /// Index of the newest one, 0 without one.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest
+    }
+
     /// A snapshot of the leader was put in place of everything.
     pub(super) fn restored(&mut self, index: u64) {
         self.newest = index;

@@ -3,14 +3,20 @@
 //! The library trusts its peers and panics on much of what it does not expect. Peers are
 //! authenticated, but a fault in one of them must not spread.
 
+use std::collections::BTreeSet;
+
 use super::Replica;
 use crate::{
     Error,
-    codec::{Message, MessageType},
+    codec::{self, EntryType, Message, MessageType},
+    member::Change,
 };
 
 /// No group ever gets to a higher term or index. The library adds to both and does not look.
 const HIGHEST: u64 = u64::MAX / 2;
+/// Terms by which a message may be ahead. Each term is an election, which takes a second: nobody was
+/// away for so long. It keeps a broken peer from using up all terms there are.
+const MAX_TERMS_AHEAD: u64 = 1 << 32;
 
 impl Replica {
     /// Refuses what the library would panic on, or what has no business coming from a peer.
@@ -26,6 +32,9 @@ impl Replica {
         if highest(message) > HIGHEST {
             return refuse("a term or index that no group gets to");
         }
+        if message.term > raft.term.saturating_add(MAX_TERMS_AHEAD) {
+            return refuse("of a term that no election can have come to");
+        }
         let last = raft.raft_log.last_index();
         match message.msg_type {
             MessageType::MsgRequestVote
@@ -35,6 +44,9 @@ impl Replica {
             | MessageType::MsgHeartbeatResponse
             | MessageType::MsgTimeoutNow => Ok(()),
             MessageType::MsgHeartbeat if message.term >= raft.term && message.commit > last => {
+                if !self.membership.members.is_empty() && !self.knows(message.from) {
+                    return refuse("a stranger's idea of what is committed");
+                }
                 // The leader only says this of entries that this member has acknowledged.
                 Err(Error::Lost {
                     acknowledged: message.commit,
@@ -73,12 +85,11 @@ impl Replica {
             MessageType::MsgSnapshot => {
                 let metadata = message.get_snapshot().get_metadata();
                 let conf_state = metadata.get_conf_state();
-                let mut voters = conf_state.voters.clone();
-                voters.sort_unstable();
-                voters.dedup();
-                let plain = voters.len() == conf_state.voters.len()
-                    && voters.first().is_some_and(|first| *first != 0)
-                    && conf_state.learners.is_empty()
+                let (voters, learners) = (&conf_state.voters, &conf_state.learners);
+                let members: BTreeSet<_> = voters.iter().chain(learners).collect();
+                let plain = members.len() == voters.len() + learners.len()
+                    && !voters.is_empty()
+                    && !members.contains(&0)
                     && conf_state.voters_outgoing.is_empty()
                     && conf_state.learners_next.is_empty()
                     && !conf_state.auto_leave;
@@ -103,6 +114,38 @@ impl Replica {
             let known = log.term(entry.index).unwrap_or(0);
             known != 0 && known != entry.term
         })
+    }
+
+    /// Messages that are sound but must not have an effect now.
+    pub(super) fn is_idle_talk(&self, message: &Message) -> bool {
+        let raft = &self.node.raft;
+        match message.msg_type {
+            // Votes for strangers count for nobody. If one has more of the log than this replica, what
+            // is missing here may say that it is a member; without this vote there may be no leader.
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
+                let log = &raft.raft_log;
+                let own = (log.last_term(), log.last_index());
+                (message.log_term, message.index) <= own && !self.knows(message.from)
+            }
+            // Only the present leader hands over, and only to one who can take it.
+            MessageType::MsgTimeoutNow => {
+                message.from != raft.leader_id || message.term != raft.term || !self.may_campaign()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a peer is a member, or is about to be one by what this replica has of the log.
+    fn knows(&self, raft_id: u64) -> bool {
+        let joins = |change: &Change| match change {
+            Change::Add(member) | Change::AddLearner(member) => member.raft_id == raft_id,
+            Change::Update(_) | Change::Remove(_) => false,
+        };
+        self.membership.members.contains_key(&raft_id)
+            || self.node.store().after(self.applied).any(|entry| {
+                entry.entry_type == EntryType::EntryConfChange
+                    && codec::decode_change(&entry.data).is_ok_and(|(_, change)| joins(&change))
+            })
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
 mod chaos;
 mod disk;
 mod hostile;
+mod membership;
 mod reads;
 mod recovery;
 mod scenarios;
@@ -91,7 +92,7 @@ impl Group {
             ticks: Ticks::default(),
         };
         let mut first = Member::default();
-        first.log.append(&local(1).bootstrap().unwrap()).unwrap();
+        first.log.append(&local(1).bootstrap()).unwrap();
         group.members.insert(1, first);
         group.start(1);
         group
@@ -107,13 +108,34 @@ impl Group {
     }
 
     fn join(&mut self, id: u64) {
-        self.change(&Change::Add(local(id).to_wire()));
+        self.change(&Change::AddLearner(local(id).to_wire()));
         self.members.insert(id, Member::default());
         self.start(id);
-        self.run_until("the new member knows all members", |group| {
+        self.run_until("the new member votes, and knows all members", |group| {
             let known = |id: &u64| group.members[id].members();
-            known(&id) == known(&group.leader().unwrap_or(id)) && known(&id).contains(&id)
+            known(&id) == known(&group.leader().unwrap_or(id))
+                && known(&id).contains(&id)
+                && group.learners(id).is_empty()
         });
+    }
+
+    /// As a member knows them.
+    fn learners(&self, id: u64) -> &[u64] {
+        let replica = self.members[&id].replica.as_ref();
+        replica.map_or(&[], Replica::learners)
+    }
+
+    /// A leader gives its vote to a learner that has caught up.
+    fn promote(&mut self, id: u64) {
+        let replica = self.replica(id);
+        let learner = replica.caught_up_learners().next();
+        if let Some(learner) = learner
+            && replica.can_change()
+        {
+            let member = replica.members()[&learner].clone();
+            replica.propose_change(1, &Change::Add(member)).unwrap();
+            self.drain(id);
+        }
     }
 
     /// Starts a member from what its disk has.
@@ -188,6 +210,7 @@ impl Group {
             if self.now.is_multiple_of(STEPS_PER_TICK) {
                 self.replica(id).tick();
                 self.drain(id);
+                self.promote(id);
             }
         }
         self.check();

@@ -49,8 +49,18 @@ impl Tail {
         }
     }
 
+    pub(super) fn first(&self) -> u64 {
+        self.base.0 + 1
+    }
+
     pub(super) fn last(&self) -> u64 {
         self.base.0 + self.entries.len() as u64
+    }
+
+    /// The entries after `index`.
+    pub(super) fn after(&self, index: u64) -> impl Iterator<Item = &Entry> {
+        let first = index.saturating_sub(self.base.0) as usize;
+        self.entries.iter().skip(first)
     }
 
     /// Adds consecutive entries in place of all from the first one's index on.

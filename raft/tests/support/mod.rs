@@ -22,11 +22,16 @@ use skep_raft::{
     Batch, Config, Error, Loaded, LocalMember, LogStore, MemoryLog, Raft, RaftService, SledLog,
     SnapshotWriter, Status, WrittenSnapshot, force_new_cluster, request_join,
 };
-use skep_security::{Credentials, Identity, Role, RootCa, Tls, authorize, tls_incoming};
+use skep_security::{
+    Credentials, Identity, Role, RootCa, ServerName, Tls, authorize, tls_incoming,
+};
 use skep_store::{Store, Tx};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, runtime::Runtime, time::timeout};
-use tonic::{Request, Response, transport::Server};
+use tokio::{net::TcpListener, runtime::Runtime, task::JoinHandle, time::timeout};
+use tonic::{
+    Request, Response,
+    transport::{Channel, Server},
+};
 use tower::util::MapRequestLayer;
 
 const CLUSTER: &str = "cluster1cluster1cluster1c";
@@ -51,13 +56,17 @@ pub struct Manager {
 }
 
 struct Running {
-    raft: Raft,
+    raft: Option<Raft>,
+    announcing: Option<JoinHandle<()>>,
     /// Of the server: ending it ends all connections.
     runtime: Option<Runtime>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if let Some(announcing) = self.announcing.take() {
+            announcing.abort();
+        }
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -118,7 +127,7 @@ impl Manager {
     }
 
     pub fn raft(&self) -> Raft {
-        self.running.as_ref().unwrap().raft.clone()
+        self.running.as_ref().unwrap().raft.clone().unwrap()
     }
 
     pub fn status(&self) -> Status {
@@ -129,19 +138,14 @@ impl Manager {
         (self.node_id.clone(), self.addr.to_string())
     }
 
-    /// Serves, then joins through `through`, then replicates.
-    async fn run(&mut self, through: Option<SocketAddr>, log: Option<Box<dyn LogStore>>) {
-        self.run_with(through, None, log).await;
+    /// A connection that this manager makes to another one.
+    pub fn channel(&self, to: &Manager) -> Channel {
+        let addr = to.addr.to_string();
+        self.tls.channel(&addr, ServerName::Manager).unwrap()
     }
 
-    /// The same for one that may look for the others at `contact`.
-    async fn run_with(
-        &mut self,
-        through: Option<SocketAddr>,
-        contact: Option<SocketAddr>,
-        log: Option<Box<dyn LogStore>>,
-    ) {
-        self.store = store();
+    /// Serves peers.
+    async fn serve(&mut self) -> RaftService {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -170,6 +174,28 @@ impl Manager {
                 .serve_with_incoming(incoming);
             Box::pin(server).await.unwrap();
         });
+        self.running = Some(Running {
+            raft: None,
+            announcing: None,
+            runtime: Some(runtime),
+        });
+        service
+    }
+
+    /// Serves, then joins through `through`, then replicates.
+    async fn run(&mut self, through: Option<SocketAddr>, log: Option<Box<dyn LogStore>>) {
+        self.run_with(through, None, log).await;
+    }
+
+    /// The same for one that may look for the others at `contact`.
+    async fn run_with(
+        &mut self,
+        through: Option<SocketAddr>,
+        contact: Option<SocketAddr>,
+        log: Option<Box<dyn LogStore>>,
+    ) {
+        self.store = store();
+        let service = self.serve().await;
         let join = match through {
             Some(manager) => Some(
                 request_join(&self.tls, &manager.to_string(), &self.addr.to_string())
@@ -190,15 +216,12 @@ impl Manager {
             .await
             .unwrap();
         service.begin(&raft);
-        let announcing = raft.clone();
-        runtime.spawn(async move {
+        self.running.as_mut().unwrap().raft = Some(raft.clone());
+        let announcing = tokio::spawn(async move {
             let contact = contact.map(|contact| contact.to_string());
-            announcing.announce(contact.as_deref()).await;
+            raft.announce(contact.as_deref()).await;
         });
-        self.running = Some(Running {
-            raft,
-            runtime: Some(runtime),
-        });
+        self.running.as_mut().unwrap().announcing = Some(announcing);
     }
 }
 
@@ -261,10 +284,31 @@ impl Cluster {
         manager.run(Some(through), log).await;
         self.managers.push(manager);
         let new = self.managers.len() - 1;
-        self.wait("the new member knows all", |cluster| {
-            cluster.managers[new].status().members.len() == cluster.running().count()
+        self.wait("the new member votes and knows all", |cluster| {
+            let status = cluster.managers[new].status();
+            status.members.len() == cluster.running().count() && status.votes()
         })
         .await;
+    }
+
+    /// A node that has a certificate and answers health checks, but is no member.
+    pub async fn outsider(&mut self) -> Manager {
+        let mut manager = Manager::new(&self.ca, self.managers.len()).await;
+        manager.serve().await;
+        manager
+    }
+
+    /// Takes the log of a killed manager away.
+    pub async fn wipe(&mut self, manager: usize) {
+        drop(self.open_log(manager).await);
+        std::fs::remove_dir_all(self.managers[manager].log_dir()).unwrap();
+    }
+
+    /// Starts a manager that has no log, which has to ask the leader.
+    pub async fn rejoin(&mut self, manager: usize) {
+        let leader = self.leader().await;
+        let through = self.managers[leader].addr;
+        self.managers[manager].run(Some(through), None).await;
     }
 
     /// Ends a manager as a crash does: nothing is handed over.

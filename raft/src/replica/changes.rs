@@ -1,0 +1,82 @@
+//! Changes of the members: proposing one, following a committed one, and when a learner may vote.
+
+use raft::ProgressState;
+
+use super::Replica;
+use crate::{
+    Error,
+    codec::{self, Entry, EntryType},
+    member::Change,
+};
+
+/// Entries that a learner may lack when it is given a vote. From then on the group may need it for a
+/// quorum; so many are replayed in a fraction of a second, and under load it always lacks some.
+const CAUGHT_UP: u64 = 4096;
+
+impl Replica {
+    /// Whether a membership change would be taken now: one at a time.
+    pub fn can_change(&self) -> bool {
+        self.has_room(0) && !self.node.raft.has_pending_conf()
+    }
+
+    /// Proposes a membership change under an ID of the caller's.
+    pub(crate) fn propose_change(&mut self, id: u64, change: &Change) -> Result<(), Error> {
+        if !self.can_change() || self.removed {
+            return Err(Error::NotLeader);
+        }
+        // A committed change that cannot be applied would end every member.
+        let voters = &self.conf_state.voters;
+        let sound = match change {
+            Change::Remove(raft_id) => voters.iter().any(|voter| voter != raft_id),
+            Change::AddLearner(member) => !voters.contains(&member.raft_id),
+            Change::Add(_) | Change::Update(_) => true,
+        };
+        if !sound || !self.membership.allows(change) {
+            return Err(Error::Outdated);
+        }
+        // As the library takes a proposal, but it would look into the data, and only knows its own
+        // numbers.
+        let raft = &mut self.node.raft;
+        let mut entry = [Entry {
+            entry_type: EntryType::EntryConfChange,
+            data: codec::encode_change(id, change),
+            ..Entry::default()
+        }];
+        if !raft.append_entry(&mut entry) {
+            return Err(raft::Error::ProposalDropped.into());
+        }
+        raft.pending_conf_index = raft.raft_log.last_index();
+        raft.bcast_append();
+        Ok(())
+    }
+
+    pub(super) fn apply_change(&mut self, change: &Change) -> Result<(), Error> {
+        self.membership.apply(change);
+        if *change == Change::Remove(self.node.raft.id) {
+            // The library must not be told: a leader that is not a member makes it panic.
+            self.removed = true;
+        } else if let Some(change) = codec::for_library(change) {
+            self.conf_state = self.node.apply_conf_change(&change)?;
+        }
+        Ok(())
+    }
+
+    /// Raft IDs of the members that do not vote yet.
+    pub fn learners(&self) -> &[u64] {
+        &self.conf_state.learners
+    }
+
+    /// The learners that lack little of this leader's log and are there, so that they may vote.
+    pub fn caught_up_learners(&self) -> impl Iterator<Item = u64> {
+        let wanted = self.last_index().saturating_sub(CAUGHT_UP);
+        let learners = self.conf_state.learners.iter().copied();
+        learners.filter(move |learner| {
+            self.leads()
+                && self.node.raft.prs().get(*learner).is_some_and(|progress| {
+                    progress.state == ProgressState::Replicate
+                        && progress.recent_active
+                        && progress.matched >= wanted.max(1)
+                })
+        })
+    }
+}
