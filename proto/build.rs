@@ -20,7 +20,7 @@ const FILES: [&str; 12] = [
 ];
 
 /// Of our own package: what SwarmKit has no words for.
-const OWN_FILES: [&str; 2] = ["node", "raft_stream"];
+const OWN_FILES: [&str; 3] = ["node", "raft_status", "raft_stream"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=swarmkit");

@@ -26,7 +26,7 @@ mod volume;
 
 use std::{fmt, sync::Arc};
 
-use skep_proto::v1::RaftMember;
+use skep_raft::Status as RaftStatus;
 use skep_store::{Object, Store, Tx};
 
 pub use error::ApiError;
@@ -38,19 +38,16 @@ pub use error::ApiError;
 #[derive(Clone)]
 pub struct Control {
     store: Store,
-    members: Arc<dyn Fn() -> Vec<RaftMember> + Send + Sync>,
+    raft: Arc<dyn Fn() -> RaftStatus + Send + Sync>,
 }
 
 impl Control {
-    /// A server on `store`. `members` tells the Raft members as this manager sees them, with their
-    /// `status` filled; it is called for each request that needs it and must not block.
-    pub fn new(
-        store: Store,
-        members: impl Fn() -> Vec<RaftMember> + Send + Sync + 'static,
-    ) -> Self {
+    /// A server on `store`. `raft` tells how replication stands on this manager; it is called for each
+    /// request that needs it and must not block.
+    pub fn new(store: Store, raft: impl Fn() -> RaftStatus + Send + Sync + 'static) -> Self {
         Self {
             store,
-            members: Arc::new(members),
+            raft: Arc::new(raft),
         }
     }
 

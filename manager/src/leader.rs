@@ -1,7 +1,7 @@
 //! What a manager does while it leads: it makes sure of the first objects and runs everything that
 //! decides.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use skep_proto::{
     Duration as WireDuration,
@@ -24,7 +24,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, info_span};
 
-use crate::{ca::Signer, dispatcher::Dispatcher, reconcile::drive, reconcilers};
+use crate::{
+    ca::Signer,
+    dispatcher::Dispatcher,
+    reconcile::drive,
+    reconcilers,
+    roles::{self, Group},
+};
 
 /// Pause before what a leader does is begun anew in the same term. A loss of leadership is told well
 /// within it.
@@ -46,6 +52,7 @@ pub(crate) struct Leader {
     pub(crate) store: Store,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) status: watch::Receiver<RaftStatus>,
+    pub(crate) group: Arc<dyn Group>,
 }
 
 impl Leader {
@@ -84,6 +91,11 @@ impl Leader {
         let dispatcher = self.dispatcher.clone();
         let dispatcher_cancel = cancel.clone();
         parts.spawn(async move { dispatcher.run(dispatcher_cancel).await });
+        let roles = roles::run(self.store.clone(), self.group.clone(), self.status.clone());
+        let roles_cancel = cancel.clone();
+        parts.spawn(async move {
+            let _ = roles_cancel.run_until_cancelled(roles).await;
+        });
         let signer = Signer::new(self.identity.cluster_id.clone());
         let reconcilers = reconcilers::all();
         for reconciler in std::iter::once(Box::new(signer) as _).chain(reconcilers) {
@@ -214,9 +226,8 @@ fn first_node(id: &str, availability: Availability) -> Node {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use bytes::Bytes;
+    use futures_util::future::BoxFuture;
     use prost::Message as _;
     use skep_proto::v1::{InternalRaftRequest, StoreAction, StoreActionKind, store_action::Target};
     use skep_security::Role;
@@ -253,6 +264,15 @@ mod tests {
         }
     }
 
+    /// A group that nobody leaves.
+    struct Nobody;
+
+    impl Group for Nobody {
+        fn remove(&self, _: u64) -> BoxFuture<'_, Result<(), skep_raft::Error>> {
+            Box::pin(async { Err(skep_raft::Error::UnknownMember) })
+        }
+    }
+
     #[tokio::test]
     async fn a_part_that_ends_within_the_term_is_begun_anew() {
         let store = testing::leading(|| time::now().into());
@@ -275,6 +295,7 @@ mod tests {
             store: store.clone(),
             dispatcher: Dispatcher::new(store.clone(), members, "n1"),
             status: receiver,
+            group: Arc::new(Nobody),
         };
         let cancel = CancellationToken::new();
         let running = tokio::spawn(leader.run(cancel.clone()));

@@ -13,6 +13,7 @@ pub mod leader;
 pub mod manager;
 pub mod reconcile;
 pub mod reconcilers;
+mod roles;
 pub mod server;
 pub mod time;
 pub mod watch;

@@ -6,7 +6,7 @@ use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use skep_proto::{
-    skep::node_server::NodeServer,
+    skep::{node_server::NodeServer, raft_status_server::RaftStatusServer},
     v1::{
         JoinResponse, RaftMember, ca_server::CaServer, control_server::ControlServer,
         dispatcher_server::DispatcherServer, health_server::HealthServer,
@@ -38,7 +38,7 @@ use crate::{
     keys::KeyManager,
     leader::{Founding, Leader},
     server::{
-        Health, Unlocked,
+        Health, RaftStatusService, Unlocked,
         admission::Admission,
         barrier::ReadBarrier,
         proxy::{Door, LeaderProxy},
@@ -54,6 +54,19 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long a manager that was not taken in for lack of a leader asks again, and how often.
 const JOIN_PATIENCE: Duration = Duration::from_secs(30);
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a manager that joins waits for its vote. A large store on a slow link takes longer; it
+/// works meanwhile, but the cluster does not count on it yet.
+const VOTE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a manager does not run any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was removed from the Raft group: demoted, or its node was removed. Its log is worth nothing.
+    Removed,
+    /// Something failed, or it was stopped; the text says what.
+    Failed(String),
+}
 
 /// How a manager comes into its cluster. If its log says that it is a member, it simply goes on.
 #[derive(Clone, Debug)]
@@ -120,7 +133,8 @@ pub enum Error {
 }
 
 impl Manager {
-    /// Starts a manager and, with [`Entry::Join`], waits until its cluster has taken it in.
+    /// Starts a manager and, with [`Entry::Join`], waits until its cluster has taken it in and, for 30
+    /// seconds at most, until it votes.
     pub async fn start(config: Config) -> Result<Self, Error> {
         let Config {
             tls,
@@ -159,6 +173,7 @@ impl Manager {
             }
             Entry::Resume => return Err(Error::NotTakenIn),
         }
+        let joined = join.is_some();
         let raft_config = skep_raft::Config {
             node_id: identity.node_id.clone(),
             cluster_id: identity.cluster_id.clone(),
@@ -183,14 +198,18 @@ impl Manager {
             rotation,
         };
         tasks.spawn(key_manager.run(cancel.child_token()));
-        let dispatcher = Dispatcher::new(store.clone(), members.clone(), identity.node_id.clone());
+        let dispatcher = Dispatcher::new(store.clone(), members, identity.node_id.clone());
         let routes = {
             let ca = Ca::new(store.clone(), tls.clone());
-            let control = Control::new(store.clone(), move || members.borrow().clone());
+            let raft_status = status.clone();
+            let control = Control::new(store.clone(), move || raft_status.borrow().clone());
             let watch = Watch::new(store.clone(), raft.reader(), cancel.clone());
             Routes::new(ControlServer::new(control))
                 .add_service(WatchServer::new(watch))
                 .add_service(DispatcherServer::new(dispatcher.clone()))
+                .add_service(RaftStatusServer::new(RaftStatusService::new(
+                    status.clone(),
+                )))
                 .add_service(CaServer::new(ca.clone()))
                 .add_service(NodeCaServer::new(ca).max_decoding_message_size(MAX_REQUEST_BYTES))
         };
@@ -200,6 +219,7 @@ impl Manager {
             store: store.clone(),
             dispatcher,
             status: status.clone(),
+            group: Arc::new(raft.clone()),
         };
         tasks.spawn(leader.run(cancel.child_token()));
 
@@ -253,14 +273,29 @@ impl Manager {
             let announced = announcing.announce(contact.as_deref());
             stop.run_until_cancelled(announced).await;
         });
-        Ok(Self {
+        let manager = Self {
             raft,
             raft_dir,
             key,
             store,
             cancel,
             tasks,
-        })
+        };
+        if joined {
+            manager.wait_for_vote().await;
+        }
+        Ok(manager)
+    }
+
+    /// Waits a while until this manager has caught up and votes, so that whoever starts three, one after
+    /// the other, has three that count.
+    async fn wait_for_vote(&self) {
+        let mut status = self.raft.status();
+        let votes = status.wait_for(RaftStatus::votes);
+        // An error means that it has ended, which whoever runs it finds out.
+        if tokio::time::timeout(VOTE_PATIENCE, votes).await.is_err() {
+            info!("this manager is still catching up; it gets its vote when it has");
+        }
     }
 
     /// Who leads, who is a member, how far the log is applied.
@@ -279,10 +314,11 @@ impl Manager {
     }
 
     /// Waits until replication has stopped by itself, and says why.
-    pub async fn stopped(&self) -> String {
+    pub async fn stopped(&self) -> Ended {
         match self.raft.stopped().await {
-            Ok(()) => "replication was stopped".to_owned(),
-            Err(err) => err.to_string(),
+            Ok(()) => Ended::Failed("replication was stopped".to_owned()),
+            Err(err) if matches!(*err, skep_raft::Error::Removed) => Ended::Removed,
+            Err(err) => Ended::Failed(err.to_string()),
         }
     }
 

@@ -8,7 +8,9 @@ pub mod admission;
 pub mod barrier;
 mod health;
 pub mod proxy;
+mod raft_status;
 mod unlocked;
 
 pub use health::Health;
+pub use raft_status::RaftStatusService;
 pub(crate) use unlocked::Unlocked;

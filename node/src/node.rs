@@ -11,7 +11,7 @@ use std::{
 use skep_agent::{Agent, OnStop, executor::Executor};
 use skep_manager::{
     leader::Founding,
-    manager::{self, Entry, Manager},
+    manager::{self, Ended, Entry, Manager},
 };
 use skep_proto::{
     id,
@@ -23,7 +23,7 @@ use skep_security::{
 };
 use skep_store::{Kind, Route};
 use tokio::net::{TcpListener, UnixListener};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     address, control_socket, locked,
@@ -119,7 +119,8 @@ pub struct Node {
     /// Before the state directory: the lock is the last to go.
     agent: Agent,
     manager: Option<Manager>,
-    _state_dir: StateDir,
+    control_socket: PathBuf,
+    state_dir: StateDir,
 }
 
 impl Node {
@@ -172,7 +173,17 @@ impl Node {
             })
             .collect();
         let (mut manager, mut advertise_addr) = (None, None);
-        if identity.role == Role::Manager {
+        let removed = state_dir.removed_mark().exists();
+        if removed {
+            // It may have been in the middle of this.
+            remove_log(&state_dir)?;
+            warn!(
+                node = identity.node_id,
+                "the manager of this node was removed from its cluster; it goes on as a worker. To \
+                 make it a manager again, remove its node, empty the state directory and join anew"
+            );
+        }
+        if identity.role == Role::Manager && !removed {
             let (listener, listening, control) = doors?;
             let peer = config.join.as_ref().map(|join| join.addr.as_str());
             let addr = address::advertised(config.advertise_addr.as_deref(), listening, peer)
@@ -215,7 +226,8 @@ impl Node {
             advertise_addr,
             agent,
             manager,
-            _state_dir: state_dir,
+            control_socket: config.listen_control_api,
+            state_dir,
         })
     }
 
@@ -244,18 +256,46 @@ impl Node {
         self.advertise_addr.as_deref()
     }
 
-    /// Waits until a part has failed in a way that it cannot go on from, and says how.
+    /// Waits until a part has failed in a way that it cannot go on from, and says how. A manager that was
+    /// removed from its cluster is none: this node goes on without it.
     pub async fn failed(&mut self) -> String {
-        let manager = async {
-            match &self.manager {
-                Some(manager) => manager.stopped().await,
-                None => std::future::pending().await,
+        loop {
+            let manager = async {
+                match &self.manager {
+                    Some(manager) => manager.stopped().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let ended = tokio::select! {
+                ended = manager => ended,
+                err = self.agent.broken() => return err.to_string(),
+            };
+            match ended {
+                Ended::Failed(reason) => return reason,
+                Ended::Removed => {
+                    if let Err(err) = self.step_down().await {
+                        return err.to_string();
+                    }
+                }
             }
-        };
-        tokio::select! {
-            reason = manager => reason,
-            err = self.agent.broken() => err.to_string(),
         }
+    }
+
+    /// Ends the manager and deletes what it has stored.
+    async fn step_down(&mut self) -> Result<(), state_dir::Error> {
+        warn!(
+            node = self.identity.node_id,
+            "this manager was removed from its cluster; its raft data is deleted and the node goes on \
+             as a worker"
+        );
+        // Before anything is gone: if this is broken off, the next start does the rest.
+        fs::write(self.state_dir.removed_mark(), "")
+            .map_err(|source| unusable(&self.state_dir, source))?;
+        if let Some(manager) = self.manager.take() {
+            Box::pin(manager.stop()).await;
+        }
+        control_socket::remove(&self.control_socket);
+        remove_log(&self.state_dir)
     }
 
     /// Stops the agent, then the manager.
@@ -331,7 +371,13 @@ async fn finish_founding(
     while snapshot.count::<Cluster>() == 0 {
         tokio::select! {
             _ = subscription.next() => snapshot = manager.store().snapshot(),
-            reason = manager.stopped() => return Err(Error::Address(reason)),
+            ended = manager.stopped() => {
+                let reason = match ended {
+                    Ended::Failed(reason) => reason,
+                    Ended::Removed => "it was removed".to_owned(),
+                };
+                return Err(Error::Address(reason));
+            }
         }
     }
     key.save(&tls.current())?;
@@ -360,6 +406,13 @@ fn remove_mark(state_dir: &StateDir, mark: &Path) -> Result<(), Error> {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(unusable(state_dir, source).into())
         }
+        _ => Ok(()),
+    }
+}
+
+fn remove_log(state_dir: &StateDir) -> Result<(), state_dir::Error> {
+    match fs::remove_dir_all(state_dir.raft()) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(unusable(state_dir, source)),
         _ => Ok(()),
     }
 }

@@ -110,6 +110,12 @@ impl StateDir {
     pub fn founding_mark(&self) -> PathBuf {
         self.path.join("founding")
     }
+
+    /// There once the manager of this node was removed from its cluster: the certificate still calls
+    /// it one, but it must not come back by that.
+    pub fn removed_mark(&self) -> PathBuf {
+        self.path.join("removed")
+    }
 }
 
 /// The process that has locked the state directory at `path`, if one has.

@@ -40,7 +40,7 @@ pub use crate::{
     member::LocalMember,
     reader::Reader,
     replica::{Append, Committed, Output, ReadIndex, Replica, ReplicaConfig, Role, SnapshotHeader},
-    service::RaftService,
+    service::{REMOVED, RaftService},
     settings::Ticks,
     status::{Positions, Quorum, Status},
 };

@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// The text that, with the code NotFound, tells a member that it was removed.
-pub(crate) const REMOVED: &str = "raft: member was removed from the cluster";
+pub const REMOVED: &str = "raft: member was removed from the cluster";
 /// Said by a node that has not joined yet.
 const NOT_A_MEMBER: &str = "raft: node is not yet part of a raft cluster";
 /// Largest snapshot that is put together from pieces, in bytes. It bounds what a peer can make this

@@ -39,7 +39,10 @@ const PACKAGES: &[(&str, Services)] =
     &[("docker.swarmkit.v1", SERVICES), ("skep.v1", OWN_SERVICES)];
 
 /// Our own services. Not here is `Node`, which only the control socket has.
-const OWN_SERVICES: Services = &[("RaftStream", &[(MANAGERS, &["Messages"])])];
+const OWN_SERVICES: Services = &[
+    ("RaftStatus", &[(MANAGERS, &["GetRaftStatus"])]),
+    ("RaftStream", &[(MANAGERS, &["Messages"])]),
+];
 
 /// The methods of each service, by who may call them.
 #[rustfmt::skip]

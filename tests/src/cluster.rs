@@ -23,11 +23,13 @@ use skep_node::{Config, Join, Node};
 use skep_proto::v1::{
     Annotations, Cluster as ClusterObject, ContainerSpec, CreateServiceRequest, GetServiceRequest,
     GetTaskRequest, ListClustersRequest, ListNodesRequest, ListTasksRequest, Node as NodeObject,
-    NodeSpec, ReplicatedService, RestartPolicy, Service, ServiceSpec, Task, TaskSpec, TaskState,
-    UpdateNodeRequest, UpdateServiceRequest, control_client::ControlClient,
-    list_tasks_request::Filters, node_spec::Availability, node_status::State, service_spec::Mode,
-    task_spec::Runtime as TaskRuntime, watch_client::WatchClient,
+    NodeRole, NodeSpec, RemoveNodeRequest, ReplicatedService, RestartPolicy, Service, ServiceSpec,
+    Task, TaskSpec, TaskState, UpdateNodeRequest, UpdateNodeResponse, UpdateServiceRequest,
+    control_client::ControlClient, list_tasks_request::Filters, node_spec::Availability,
+    node_status::State, service_spec::Mode, task_spec::Runtime as TaskRuntime,
+    watch_client::WatchClient,
 };
+use skep_raft::Status as RaftStatus;
 use skep_security::UnlockKey;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -211,6 +213,87 @@ impl Cluster {
         let (runtime, node) = self.host(name).running.take().unwrap();
         runtime.spawn(Box::pin(node.stop())).await.unwrap();
         runtime.shutdown_background();
+    }
+
+    /// Runs a node, as a daemon does, until the end of its manager is dealt with: it was removed from its
+    /// cluster. From then on the node is a worker.
+    pub async fn steps_down(&mut self, name: &str) {
+        let host = self.host(name);
+        let (mark, log) = (host.state_dir.join("removed"), host.state_dir.join("raft"));
+        let (_, node) = host.running.as_mut().unwrap();
+        let stepped_down = eventually("the manager's end", async || {
+            (mark.exists() && !log.exists()).then_some(())
+        });
+        tokio::select! {
+            reason = Box::pin(node.failed()) => panic!("{name}: {reason}"),
+            () = stepped_down => {}
+        }
+        assert!(node.manager().is_none());
+        host.manager = false;
+    }
+
+    /// Asks for a node to become a worker.
+    pub async fn demote(&self, name: &str) {
+        self.retry("demotion", async |_| self.try_demote(name).await)
+            .await;
+    }
+
+    /// Asks once for a node to become a worker.
+    pub async fn try_demote(
+        &self,
+        name: &str,
+    ) -> Result<tonic::Response<UpdateNodeResponse>, Status> {
+        let node = self.node_object(name).await;
+        let mut spec = node.spec().clone();
+        spec.set_desired_role(NodeRole::Worker);
+        let request = UpdateNodeRequest {
+            node_id: node.id.clone(),
+            node_version: node.meta().version,
+            spec: Some(spec),
+        };
+        self.control().await.update_node(request).await
+    }
+
+    /// Removes the node object of a host.
+    pub async fn remove_node(&self, node_id: &str, force: bool) {
+        self.retry("node removal", async |mut control| {
+            let request = RemoveNodeRequest {
+                node_id: node_id.to_owned(),
+                force,
+            };
+            control.remove_node(request).await
+        })
+        .await;
+    }
+
+    /// How replication stands as the leader sees it.
+    pub async fn raft(&self) -> RaftStatus {
+        let leader = self.leader().await;
+        let manager = self.node(&leader).manager().unwrap();
+        manager.status().borrow().clone()
+    }
+
+    /// Waits until as many members vote, and no other is a member.
+    pub async fn voters_are(&self, count: usize) {
+        eventually(&format!("{count} voters"), async || {
+            let raft = self.raft().await;
+            (raft.members.len() == count && raft.learners.is_empty()).then_some(())
+        })
+        .await;
+    }
+
+    /// Takes the raft log of a node that does not run.
+    pub fn wipe(&self, name: &str) {
+        std::fs::remove_dir_all(self.state_dir(name).join("raft")).unwrap();
+    }
+
+    /// Starts a node again with the address of another manager to join, as its unit file would have it.
+    pub async fn restart_joining(&mut self, name: &str, through: &str) -> Result<(), String> {
+        let addr = self.host(through).listen.clone();
+        let cluster = self.object().await;
+        let token = Some(cluster.root_ca().join_tokens().manager.clone());
+        self.try_launch(name, Some(Join { addr, token }), false)
+            .await
     }
 
     /// Starts a node again that was killed or stopped.

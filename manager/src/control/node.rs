@@ -4,6 +4,7 @@ mod demotion;
 mod removal;
 
 use skep_proto::v1::*;
+use skep_raft::Status as RaftStatus;
 
 use super::{ApiError, Control, filter, require, stored, unsupported};
 
@@ -14,7 +15,7 @@ pub(super) async fn get(
     request: GetNodeRequest,
 ) -> Result<GetNodeResponse, ApiError> {
     let mut node = Node::clone(&*control.get(&request.node_id)?);
-    add_manager_status(&mut node, &(control.members)());
+    add_manager_status(&mut node, &(control.raft)());
     Ok(GetNodeResponse { node: Some(node) })
 }
 
@@ -24,14 +25,14 @@ pub(super) async fn list(
 ) -> Result<ListNodesResponse, ApiError> {
     let snapshot = control.store.snapshot();
     let filters = request.filters.unwrap_or_default();
-    let members = (control.members)();
+    let raft = (control.raft)();
     let candidates = filter::Common::from(&filters).candidates();
     let nodes = filter::select::<Node>(&snapshot, candidates)
         .into_iter()
         .filter(|node| passes(&filters, node))
         .map(|node| {
             let mut node = Node::clone(node);
-            add_manager_status(&mut node, &members);
+            add_manager_status(&mut node, &raft);
             node
         })
         .collect();
@@ -45,18 +46,18 @@ pub(super) async fn update(
     require(&request.node_id)?;
     let version = request.node_version.ok_or_else(ApiError::missing)?;
     let spec = request.spec.ok_or_else(ApiError::missing)?;
-    let members = (control.members)();
+    let raft = (control.raft)();
     let node = control
         .store
         .update(|tx| {
             let mut node = stored::<Node>(tx, &request.node_id)?;
-            if node.spec().desired_role() == NodeRole::Manager
-                && spec.desired_role() == NodeRole::Worker
-            {
-                demotion::check(tx, &node, &members)?;
-            }
-            if node.spec().desired_role != spec.desired_role {
-                return Err(unsupported::refuse("changing a node's role is"));
+            match (node.spec().desired_role(), spec.desired_role()) {
+                (NodeRole::Manager, NodeRole::Worker) => demotion::check(tx, &node, &raft)?,
+                // One that is still a manager may stay one.
+                (NodeRole::Worker, NodeRole::Manager) if node.role() != NodeRole::Manager => {
+                    return Err(unsupported::refuse("promoting a worker is"));
+                }
+                _ => {}
             }
             node.meta_mut().version = Some(version);
             node.spec = Some(spec);
@@ -85,17 +86,13 @@ fn passes(filters: &list_nodes_request::Filters, node: &Node) -> bool {
 }
 
 /// Tells what the member list knows of the node; it is not stored.
-fn add_manager_status(node: &mut Node, members: &[RaftMember]) {
-    node.manager_status = member(members, &node.id).map(|member| ManagerStatus {
+fn add_manager_status(node: &mut Node, raft: &RaftStatus) {
+    node.manager_status = raft.member_of(&node.id).map(|member| ManagerStatus {
         raft_id: member.raft_id,
         addr: member.addr.clone(),
         leader: member.status().leader,
         reachability: member.status().reachability,
     });
-}
-
-fn member<'a>(members: &'a [RaftMember], node_id: &str) -> Option<&'a RaftMember> {
-    members.iter().find(|member| member.node_id == node_id)
 }
 
 #[cfg(test)]

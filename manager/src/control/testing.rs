@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use skep_proto::{Timestamp, v1::*};
+use skep_raft::Status as RaftStatus;
 use skep_store::{Object, Store};
 use tonic::{Code, Request, Response, Status};
 
@@ -29,7 +30,7 @@ impl Swarm {
         let members = Arc::new(Mutex::new(Vec::new()));
         let seen = members.clone();
         Self {
-            control: Control::new(store.clone(), move || seen.lock().clone()),
+            control: Control::new(store.clone(), move || seen_by_leader(seen.lock().clone())),
             store,
             members,
         }
@@ -46,6 +47,17 @@ impl Swarm {
     /// The committed object with this ID.
     pub fn stored<T: Object>(&self, id: &str) -> Option<Arc<T>> {
         self.store.snapshot().get::<T>(id).cloned()
+    }
+}
+
+/// Replication as the leader among these sees it.
+pub(crate) fn seen_by_leader(members: Vec<RaftMember>) -> RaftStatus {
+    let leader = members.iter().find(|member| member.status().leader);
+    RaftStatus {
+        raft_id: leader.map_or(0, |leader| leader.raft_id),
+        leader: leader.cloned(),
+        members,
+        ..RaftStatus::default()
     }
 }
 

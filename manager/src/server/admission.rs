@@ -1,6 +1,7 @@
 //! Who is let in: a layer in front of all services that puts the [`Caller`] into the request.
 
 use std::{
+    cell::Cell,
     future::{Ready, ready},
     sync::Arc,
     task::{Context, Poll},
@@ -8,11 +9,30 @@ use std::{
 
 use futures_util::future::Either;
 use http::{Request, Response};
-use skep_proto::v1::Cluster;
+use skep_proto::v1::{Cluster, Node, NodeRole};
 use skep_security::{Caller, Identity, authorize};
-use skep_store::Store;
+use skep_store::{Snapshot, Store};
 use tonic::body::Body;
 use tower::{Layer, Service};
+
+use super::proxy::JOIN;
+
+/// The service that carries the messages of managers.
+const RAFT: &str = "/docker.swarmkit.v1.Raft/";
+
+/// A manager that is to be a worker has its certificate still. It must not come back by it.
+#[allow(clippy::result_large_err)] // A refusal is answered as it is.
+fn may_join(snapshot: &Snapshot, caller: &Caller) -> Result<(), tonic::Status> {
+    let node_id = caller.identity.as_ref().map_or("", |who| &who.node_id);
+    match snapshot.get::<Node>(node_id) {
+        Some(node) if node.spec().desired_role() == NodeRole::Worker => {
+            Err(tonic::Status::failed_precondition(format!(
+                "node {node_id} is to be a worker and cannot join as a manager; promote it first"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// How callers are told apart.
 #[derive(Clone, Debug)]
@@ -34,12 +54,24 @@ impl Admission {
     fn admit<B>(&self, request: &Request<B>) -> Result<Caller, tonic::Status> {
         match self {
             Self::Certificate { cluster_id, store } => {
-                let snapshot = store.snapshot();
-                authorize(request, cluster_id, &|node_id| {
-                    snapshot.get::<Cluster>(cluster_id).is_some_and(|cluster| {
+                let (snapshot, barred) = (store.snapshot(), Cell::new(false));
+                let removed = |node_id: &str| {
+                    let cluster = snapshot.get::<Cluster>(cluster_id);
+                    let listed = cluster.is_some_and(|cluster| {
                         cluster.blacklisted_certificates.contains_key(node_id)
-                    })
-                })
+                    });
+                    barred.set(listed);
+                    listed
+                };
+                let path = request.uri().path();
+                match authorize(request, cluster_id, &removed) {
+                    Ok(caller) if path == JOIN => may_join(&snapshot, &caller).map(|()| caller),
+                    // Its manager must not go on for ever: this is what makes it end.
+                    Err(_) if barred.get() && path.starts_with(RAFT) => {
+                        Err(tonic::Status::not_found(skep_raft::REMOVED))
+                    }
+                    decided => decided,
+                }
             }
             Self::Socket(identity) => Ok(Caller {
                 identity: Some(identity.clone()),

@@ -37,8 +37,8 @@ const REDIRECT: &str = "redirect";
 /// without end it is when a wrong address leads back.
 const MAX_REDIRECTS: usize = 3;
 
-/// A manager asks to be taken into the group.
-const JOIN: &str = "/docker.swarmkit.v1.RaftMembership/Join";
+/// A manager asks to be taken into the group, or to be known at another address.
+pub(super) const JOIN: &str = "/docker.swarmkit.v1.RaftMembership/Join";
 
 const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers \
                          are online. Make sure more than half of the managers are online.";
@@ -356,8 +356,7 @@ where
             let deadline = Instant::now() + PATIENCE;
             let mut request = request;
             if request.uri().path() == JOIN && leader_of(&proxy.status.borrow()).is_none() {
-                // One that is a member, but died before it knew or is elsewhere now, may be whom the
-                // quorum lacks.
+                // One that is a member and is elsewhere now may be whom the quorum lacks.
                 let (parts, body) = request.into_parts();
                 let body = match read(body, MAX_REQUEST_BYTES).await {
                     Ok(body) => body,

@@ -9,6 +9,7 @@ mod failover;
 mod idle;
 mod joining;
 mod leadership;
+mod membership;
 mod recovery;
 mod sessions;
 mod snapshots;

@@ -6,13 +6,13 @@ use prost::Message as _;
 use skep_proto::{
     Timestamp,
     v1::{
-        BlacklistedCertificate, Cluster, Node, NodeRole, RaftMember, RemoveNodeRequest,
-        RemoveNodeResponse, Task, TaskState, TaskStatus, node_status,
+        BlacklistedCertificate, Cluster, Node, NodeRole, RemoveNodeRequest, RemoveNodeResponse,
+        Task, TaskState, TaskStatus, node_status,
     },
 };
+use skep_raft::Status as RaftStatus;
 use skep_store::{By, MAX_PROPOSAL_BYTES, Tx};
 
-use super::member;
 use crate::control::{ApiError, Control, cluster, require, stored};
 
 /// Serialised tasks in one transaction, in bytes. The rest of the proposal is for the cluster with
@@ -27,12 +27,12 @@ pub async fn remove(
 ) -> Result<RemoveNodeResponse, ApiError> {
     require(&request.node_id)?;
     loop {
-        let members = (control.members)();
+        let raft = (control.raft)();
         let removed = control
             .store
             .update(|tx| {
                 let node = stored::<Node>(tx, &request.node_id)?;
-                check(&node, request.force, &members)?;
+                check(&node, request.force, &raft)?;
                 if !orphan_tasks(tx, &node.id)? {
                     return Ok(false);
                 }
@@ -47,9 +47,9 @@ pub async fn remove(
     }
 }
 
-fn check(node: &Node, force: bool, members: &[RaftMember]) -> Result<(), ApiError> {
+fn check(node: &Node, force: bool, raft: &RaftStatus) -> Result<(), ApiError> {
     let id = &node.id;
-    if node.spec().desired_role() == NodeRole::Manager && member(members, id).is_some() {
+    if node.spec().desired_role() == NodeRole::Manager && raft.member_of(id).is_some() {
         return Err(ApiError::FailedPrecondition(format!(
             "node {id} is a cluster manager and is a member of the raft cluster. It must be \
              demoted to worker before removal"

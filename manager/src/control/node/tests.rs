@@ -204,49 +204,70 @@ async fn an_update_replaces_the_spec() {
 }
 
 #[tokio::test]
-async fn role_changes_are_refused() {
+async fn a_worker_cannot_be_promoted_yet() {
     let swarm = Swarm::new();
-    let control = &swarm.control;
-    let not_yet = (
-        Code::Unimplemented,
-        "changing a node's role is not supported yet".to_owned(),
-    );
     let worker = swarm.put(worker("w1")).await;
     let promote = update(&worker, |spec| spec.set_desired_role(NodeRole::Manager));
-    assert_eq!(refusal(control.update_node(ask(promote)).await), not_yet);
+    assert_eq!(
+        refusal(swarm.control.update_node(ask(promote)).await),
+        (
+            Code::Unimplemented,
+            "promoting a worker is not supported yet".to_owned()
+        )
+    );
+}
 
+#[tokio::test]
+async fn r29_a_demotion_is_refused_the_same_each_time_until_the_quorum_survives_it() {
+    let swarm = Swarm::new();
+    let control = &swarm.control;
     let ready = |id: &str| node(id, NodeRole::Manager, node_status::State::Ready);
     let manager = swarm.put(ready("m1")).await;
-    let demote = || {
-        ask(update(&manager, |spec| {
-            spec.set_desired_role(NodeRole::Worker)
-        }))
-    };
+    let demote = |node: &Node| ask(update(node, |spec| spec.set_desired_role(NodeRole::Worker)));
+    for _ in 0..2 {
+        assert_eq!(
+            refusal(control.update_node(demote(&manager)).await),
+            (
+                Code::FailedPrecondition,
+                "attempting to demote the last manager of the swarm".to_owned()
+            )
+        );
+    }
+    let second = swarm.put(ready("m2")).await;
+    for _ in 0..2 {
+        assert_eq!(
+            refusal(control.update_node(demote(&manager)).await),
+            (
+                Code::NotFound,
+                "can't find manager in raft memberlist".to_owned()
+            )
+        );
+    }
+    let mut away = member(2, "m2");
+    away.status_mut()
+        .set_reachability(raft_member_status::Reachability::Unreachable);
+    *swarm.members.lock() = vec![member(1, "m1"), away, member(3, "m3")];
+    for _ in 0..2 {
+        let refused = "can't remove member from the raft: this would result in a loss of quorum: \
+                       of the 2 managers left 1 could be reached, and 2 must be";
+        assert_eq!(
+            refusal(control.update_node(demote(&manager)).await),
+            (Code::FailedPrecondition, refused.to_owned())
+        );
+    }
+    // The one that is away may go: the others are a quorum.
+    let demoted = reply(control.update_node(demote(&second)).await);
+    let demoted = demoted.node.unwrap();
+    assert_eq!(demoted.spec().desired_role(), NodeRole::Worker);
+    assert_eq!(demoted.role(), NodeRole::Manager, "until it has left");
+    // Then this is the last that stays.
     assert_eq!(
-        refusal(control.update_node(demote()).await),
-        (
-            Code::FailedPrecondition,
-            "attempting to demote the last manager of the swarm".to_owned()
-        )
+        refusal(control.update_node(demote(&manager)).await).1,
+        "attempting to demote the last manager of the swarm"
     );
-    swarm.put(ready("m2")).await;
-    assert_eq!(
-        refusal(control.update_node(demote()).await),
-        (
-            Code::NotFound,
-            "can't find manager in raft memberlist".to_owned()
-        )
-    );
-    *swarm.members.lock() = vec![member(1, "m1")];
-    assert_eq!(
-        refusal(control.update_node(demote()).await),
-        (
-            Code::FailedPrecondition,
-            "can't remove member from the raft: this would result in a loss of quorum".to_owned()
-        )
-    );
-    *swarm.members.lock() = vec![member(1, "m1"), member(2, "m2")];
-    assert_eq!(refusal(control.update_node(demote()).await), not_yet);
+    // As long as it has not left it can stay after all.
+    let stay = update(&demoted, |spec| spec.set_desired_role(NodeRole::Manager));
+    reply(control.update_node(ask(stay)).await);
 }
 
 #[tokio::test]
