@@ -9,11 +9,17 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use skep_proto::{
-    skep::node_client::NodeClient,
+    skep::{
+        GetRaftStatusRequest, GetRaftStatusResponse, node_client::NodeClient,
+        raft_status_client::RaftStatusClient,
+    },
     v1::{ca_client::CaClient, control_client::ControlClient},
 };
 use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{Error, error::innermost};
 
@@ -65,6 +71,17 @@ impl Client {
     /// The stub of the service of the node itself.
     pub fn node(&self) -> NodeClient<Channel> {
         NodeClient::new(self.channel.clone())
+    }
+
+    /// How replication stands on the manager behind the socket; `None` if that one is not of Skep and
+    /// cannot tell.
+    pub async fn raft_status(&self) -> Result<Option<GetRaftStatusResponse>, Error> {
+        let mut client = RaftStatusClient::new(self.channel.clone());
+        match client.get_raft_status(GetRaftStatusRequest {}).await {
+            Ok(reply) => Ok(Some(reply.into_inner())),
+            Err(status) if status.code() == Code::Unimplemented => Ok(None),
+            Err(status) => Err(status.into()),
+        }
     }
 
     /// The socket this client was connected to.

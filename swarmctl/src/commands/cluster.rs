@@ -5,6 +5,7 @@ mod key;
 mod unlock;
 mod unlock_key;
 mod update;
+mod members;
 
 use clap::Subcommand;
 use skep_proto::v1::{Cluster, ClusterSpec, GetClusterRequest, KeyRotation, UpdateClusterRequest};
@@ -26,6 +27,8 @@ pub(crate) enum ClusterCommand {
     Unlock(unlock::Unlock),
     /// Show the key that unlocks managers, or make a new one
     UnlockKey(unlock_key::UnlockKey),
+    /// Show the managers as members of the Raft group, with the positions of their logs
+    Members(members::Members),
 }
 
 impl ClusterCommand {
@@ -35,6 +38,7 @@ impl ClusterCommand {
             Self::Update(command) => command.run(context).await,
             Self::Unlock(command) => command.run(context).await,
             Self::UnlockKey(command) => command.run(context).await,
+            Self::Members(command) => command.run(context).await,
         }
     }
 }

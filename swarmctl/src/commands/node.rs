@@ -1,5 +1,6 @@
 //! `swarmctl node`.
 
+mod demote;
 mod inspect;
 mod ls;
 mod rm;
@@ -13,6 +14,8 @@ use crate::Error;
 /// The verbs of nodes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
+    /// Make managers workers
+    Demote(demote::Demote),
     /// Show a node
     Inspect(inspect::Inspect),
     /// List nodes
@@ -28,6 +31,7 @@ pub(crate) enum NodeCommand {
 impl NodeCommand {
     pub(crate) async fn run(self, context: &mut Context<'_>) -> Result<(), Error> {
         match self {
+            Self::Demote(command) => command.run(context).await,
             Self::Inspect(command) => command.run(context).await,
             Self::Ls(command) => command.run(context).await,
             Self::Rm(command) => command.run(context).await,

@@ -5,7 +5,10 @@ use std::{io::Write, sync::LazyLock};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::Value;
-use skep_proto::v1::{Cluster, Node, Service, Task};
+use skep_proto::{
+    skep::GetRaftStatusResponse,
+    v1::{Cluster, Node, Service, Task},
+};
 
 use crate::Error;
 
@@ -29,6 +32,10 @@ macro_rules! described {
 }
 
 described!(Service, Node, Task, Cluster);
+
+impl Described for GetRaftStatusResponse {
+    const NAME: &'static str = "skep.v1.GetRaftStatusResponse";
+}
 
 /// Writes `message` as one line of JSON.
 pub(crate) fn write_line<M: Described>(out: &mut dyn Write, message: &M) -> Result<(), Error> {

@@ -6,10 +6,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use skep_proto::v1::{
-    self, Annotations, Cluster, ContainerSpec, Node, NodeDescription, NodeStatus,
-    ReplicatedService, Service, Task, TaskState, TaskStatus, control_server,
-    list_service_statuses_response::ServiceStatus, service_spec::Mode, task_spec::Runtime,
+use skep_proto::{
+    skep::{
+        GetRaftStatusRequest, GetRaftStatusResponse,
+        raft_status_server::{self, RaftStatusServer},
+    },
+    v1::{
+        self, Annotations, Cluster, ContainerSpec, Node, NodeDescription, NodeStatus,
+        ReplicatedService, Service, Task, TaskState, TaskStatus, control_server,
+        list_service_statuses_response::ServiceStatus, service_spec::Mode, task_spec::Runtime,
+    },
 };
 use tokio::{net::UnixListener, sync::oneshot, task::JoinSet};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -26,6 +32,8 @@ pub struct World {
     pub tasks: Vec<Task>,
     pub clusters: Vec<Cluster>,
     pub statuses: Vec<ServiceStatus>,
+    /// How replication stands; none is a manager that cannot tell.
+    pub raft: Option<GetRaftStatusResponse>,
     /// The IDs of tasks with an old spec.
     pub old: BTreeSet<String>,
     /// How many updates meet a service or node that somebody else has just changed.
@@ -122,11 +130,13 @@ impl Fake {
 fn serve(socket: &Path, world: &Arc<Mutex<World>>) -> (oneshot::Sender<()>, JoinSet<()>) {
     let incoming = UnixListenerStream::new(UnixListener::bind(socket).unwrap());
     let service = control_server::ControlServer::new(Control(Arc::clone(world)));
+    let raft_world = Arc::clone(world);
     let (stop, stopped) = oneshot::channel::<()>();
     let mut server = JoinSet::new();
     server.spawn(async move {
         Server::builder()
             .add_service(service)
+            .add_service(RaftStatusServer::new(RaftStatus(raft_world)))
             .serve_with_incoming_shutdown(incoming, async { drop(stopped.await) })
             .await
             .unwrap();
@@ -221,6 +231,20 @@ fn passes(names: &[String], prefixes: &[String], name: &str, id: &str) -> bool {
             || prefixes
                 .iter()
                 .any(|prefix| id.starts_with(prefix.as_str())))
+}
+
+struct RaftStatus(Arc<Mutex<World>>);
+
+#[tonic::async_trait]
+impl raft_status_server::RaftStatus for RaftStatus {
+    async fn get_raft_status(
+        &self,
+        _: Request<GetRaftStatusRequest>,
+    ) -> Answer<GetRaftStatusResponse> {
+        let raft = self.0.lock().unwrap().raft.clone();
+        let raft = raft.ok_or_else(|| Status::unimplemented("unknown service"))?;
+        Ok(Response::new(raft))
+    }
 }
 
 struct Control(Arc<Mutex<World>>);

@@ -1,7 +1,14 @@
 //! What single objects look like.
 
 use serde_json::Value;
-use skep_proto::v1::{Cluster, TaskState, UpdateStatus, update_status::UpdateState};
+use skep_proto::{
+    skep::{GetRaftStatusResponse, RaftStatusMember},
+    v1::{
+        Cluster, ManagerStatus, TaskState, UpdateStatus, raft_member_status,
+        update_status::UpdateState,
+    },
+};
+use swarmctl::Exit;
 
 use crate::{
     fake::{Fake, World, node, service},
@@ -90,4 +97,93 @@ async fn a_task_a_node_and_a_cluster() {
             "{json}"
         );
     }
+}
+
+/// A leader, and a manager that has just joined.
+fn members() -> GetRaftStatusResponse {
+    GetRaftStatusResponse {
+        raft_id: 0xab,
+        term: 7,
+        leader_raft_id: 0xab,
+        first_index: 501,
+        last_index: 1234,
+        committed_index: 1233,
+        applied_index: 1232,
+        snapshot_index: 1000,
+        members: vec![
+            RaftStatusMember {
+                raft_id: 0xab,
+                node_id: "n1".to_owned(),
+                addr: "host-1:4242".to_owned(),
+                leader: true,
+                reachable: true,
+                matched_index: 1234,
+                ..Default::default()
+            },
+            RaftStatusMember {
+                raft_id: 0xcd,
+                node_id: "n2".to_owned(),
+                addr: "host-2:4242".to_owned(),
+                learner: true,
+                reachable: true,
+                ..Default::default()
+            },
+        ],
+    }
+}
+
+#[tokio::test]
+async fn members_show_their_votes_and_positions() {
+    let mut managers = vec![node("n1", "host-1"), node("n2", "host-2")];
+    for (manager, raft_id) in managers.iter_mut().zip([0xab, 0xcd]) {
+        manager.manager_status = Some(ManagerStatus {
+            raft_id,
+            leader: raft_id == 0xab,
+            reachability: raft_member_status::Reachability::Reachable.into(),
+            ..Default::default()
+        });
+    }
+    let mut cluster = Cluster {
+        id: "c1".to_owned(),
+        ..Default::default()
+    };
+    cluster.spec_mut().annotations_mut().name = "default".to_owned();
+    let fake = Fake::new(World {
+        nodes: managers,
+        clusters: vec![cluster],
+        raft: Some(members()),
+        ..Default::default()
+    });
+    let expected = "\
+RAFT ID   NODE   ADDRESS       STATUS               LOG
+ab        n1     host-1:4242   leader, voter        1234
+cd        n2     host-2:4242   reachable, learner   -
+";
+    assert_eq!(swarmctl(&fake, "cluster members").await.ok(), expected);
+    let json = swarmctl(&fake, "cluster members --format json").await.ok();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["snapshotIndex"], "1000");
+    assert_eq!(json["members"][1]["learner"], true);
+    let list = swarmctl(&fake, "node ls").await.ok();
+    assert!(list.contains("Reachable (learner)"), "{list}");
+    let shown = swarmctl(&fake, "cluster inspect").await.ok();
+    for part in [
+        "501 to 1234",
+        "1233",
+        "1232",
+        "1000",
+        "n1 at host-1:4242: leader, voter",
+        "n2 at host-2:4242: reachable, learner",
+    ] {
+        assert!(shown.contains(part), "{part} in\n{shown}");
+    }
+    let shown = swarmctl(&fake, "node inspect host-1").await.ok();
+    assert!(shown.contains("1234"), "{shown}");
+    // A manager of another kind does without.
+    fake.world().raft = None;
+    let refused = swarmctl(&fake, "cluster members")
+        .await
+        .failed(Exit::Failed);
+    assert!(refused.contains("no manager of Skep"), "{refused}");
+    swarmctl(&fake, "cluster inspect").await.ok();
 }

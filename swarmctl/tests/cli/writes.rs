@@ -1,6 +1,6 @@
 //! Commands that change something, without waiting for what comes of it.
 
-use skep_proto::v1::{node_spec::Availability, service_spec::Mode, task_spec::Runtime};
+use skep_proto::v1::{NodeRole, node_spec::Availability, service_spec::Mode, task_spec::Runtime};
 use swarmctl::Exit;
 
 use crate::{
@@ -119,4 +119,17 @@ async fn a_node_that_is_up_is_removed_by_force_only() {
         "host-1\n"
     );
     assert!(fake.world().nodes.is_empty());
+}
+
+#[tokio::test]
+async fn managers_are_demoted() {
+    let mut manager = node("n1", "host-1");
+    manager.spec_mut().set_desired_role(NodeRole::Manager);
+    let fake = Fake::new(World {
+        nodes: vec![manager],
+        ..Default::default()
+    });
+    assert_eq!(swarmctl(&fake, "node demote host-1").await.ok(), "host-1\n");
+    let spec = fake.world().nodes[0].spec.clone().unwrap();
+    assert_eq!(spec.desired_role(), NodeRole::Worker);
 }

@@ -1,13 +1,14 @@
 //! `swarmctl cluster inspect`.
 
 use clap::{Args, builder::NonEmptyStringValueParser};
-use skep_proto::v1::Cluster;
+use skep_proto::{skep::GetRaftStatusResponse, v1::Cluster};
 
+use super::members::standing;
 use crate::{
     Error,
     commands::{Context, service::span},
     lookup,
-    output::{Fields, moment},
+    output::{Fields, Format, moment},
 };
 
 /// Shows a cluster.
@@ -26,8 +27,44 @@ impl Inspect {
     pub(crate) async fn run(self, context: &mut Context<'_>) -> Result<(), Error> {
         let client = context.connect().await?;
         let cluster = lookup::cluster(&client, &self.cluster).await?;
-        context.print_object(&cluster, fields)
+        let raft = match context.format {
+            Format::Table => client.raft_status().await?,
+            Format::Json => None,
+        };
+        context.print_object(&cluster, |cluster| {
+            let mut fields = fields(cluster);
+            if let Some(raft) = &raft {
+                add_raft(&mut fields, raft);
+            }
+            fields
+        })
     }
+}
+
+/// How replication stands on the manager that was asked.
+fn add_raft(fields: &mut Fields, raft: &GetRaftStatusResponse) {
+    fields
+        .section("Log of this manager", |section| {
+            section
+                .add("Raft ID", format!("{:x}", raft.raft_id))
+                .add("Term", raft.term)
+                .add(
+                    "Entries",
+                    format!("{} to {}", raft.first_index, raft.last_index),
+                )
+                .add("Committed", raft.committed_index)
+                .add("Applied", raft.applied_index)
+                .add("Snapshot", raft.snapshot_index);
+        })
+        .section("Members", |section| {
+            for member in &raft.members {
+                let place = format!("{} at {}", member.node_id, member.addr);
+                section.add(
+                    &format!("{:x}", member.raft_id),
+                    format!("{place}: {}", standing(member)),
+                );
+            }
+        });
 }
 
 fn fields(cluster: &Cluster) -> Fields {

@@ -1,10 +1,13 @@
 //! `swarmctl node inspect`.
 
 use clap::{Args, builder::NonEmptyStringValueParser};
-use skep_proto::v1::{
-    Node, NodeRole,
-    node_spec::{Availability, Membership},
-    node_status::State,
+use skep_proto::{
+    skep::GetRaftStatusResponse,
+    v1::{
+        Node, NodeRole,
+        node_spec::{Availability, Membership},
+        node_status::State,
+    },
 };
 
 use super::ls::manager_status;
@@ -27,11 +30,15 @@ impl Inspect {
     pub(crate) async fn run(self, context: &mut Context<'_>) -> Result<(), Error> {
         let client = context.connect().await?;
         let node = lookup::node(&client, &self.node).await?;
-        context.print_object(&node, fields)
+        let raft = match node.manager_status {
+            Some(_) => client.raft_status().await?,
+            None => None,
+        };
+        context.print_object(&node, |node| fields(node, raft.as_ref()))
     }
 }
 
-fn fields(node: &Node) -> Fields {
+fn fields(node: &Node, raft: Option<&GetRaftStatusResponse>) -> Fields {
     let (spec, status) = (node.spec(), node.status());
     let description = node.description.clone().unwrap_or_default();
     let mut fields = Fields::default();
@@ -70,9 +77,14 @@ fn fields(node: &Node) -> Fields {
     if let Some(manager) = &node.manager_status {
         fields.section("Manager status", |section| {
             section
-                .add("Status", manager_status(node))
+                .add("Status", manager_status(node, raft))
                 .add("Address", &manager.addr)
                 .add("Raft ID", format!("{:x}", manager.raft_id));
+            let mut members = raft.iter().flat_map(|raft| &raft.members);
+            let member = members.find(|member| member.raft_id == manager.raft_id);
+            // Only the leader knows of others, and 0 is no position.
+            let matched = member.map(|member| member.matched_index);
+            section.maybe("Log", matched.filter(|matched| *matched > 0));
         });
     }
     if let Some(platform) = &description.platform {

@@ -1,9 +1,12 @@
 //! `swarmctl node ls`.
 
 use clap::Args;
-use skep_proto::v1::{
-    ListNodesRequest, Node, NodeRole, node_spec::Availability, node_status::State,
-    raft_member_status::Reachability,
+use skep_proto::{
+    skep::GetRaftStatusResponse,
+    v1::{
+        ListNodesRequest, Node, NodeRole, node_spec::Availability, node_status::State,
+        raft_member_status::Reachability,
+    },
 };
 
 use crate::{
@@ -22,8 +25,9 @@ pub(crate) struct Ls {
 
 impl Ls {
     pub(crate) async fn run(self, context: &mut Context<'_>) -> Result<(), Error> {
-        let mut control = context.connect().await?.control();
-        let mut nodes = control
+        let client = context.connect().await?;
+        let mut nodes = client
+            .control()
             .list_nodes(ListNodesRequest::default())
             .await?
             .into_inner()
@@ -34,7 +38,10 @@ impl Ls {
         }
         match context.format {
             Format::Json => context.print_lines(&nodes),
-            Format::Table => context.print_table(&table(&nodes)),
+            Format::Table => {
+                let raft = client.raft_status().await?;
+                context.print_table(&table(&nodes, raft.as_ref()))
+            }
         }
     }
 }
@@ -45,7 +52,7 @@ fn hostname(node: &Node) -> &str {
         .map_or("", |description| &description.hostname)
 }
 
-fn table(nodes: &[Node]) -> Table {
+fn table(nodes: &[Node], raft: Option<&GetRaftStatusResponse>) -> Table {
     let mut table = Table::new([
         "ID",
         "HOSTNAME",
@@ -64,19 +71,29 @@ fn table(nodes: &[Node]) -> Table {
             hostname(node).to_owned(),
             enum_name(node.status().state, State::as_str_name),
             enum_name(node.spec().availability, Availability::as_str_name),
-            manager_status(node),
+            manager_status(node, raft),
             engine.map_or_else(String::new, |engine| engine.engine_version.clone()),
         ]);
     }
     table
 }
 
-/// `Leader`, `Reachable`, `Unreachable` or, if the managers do not know either, `Unknown`; empty
-/// for workers.
-pub(super) fn manager_status(node: &Node) -> String {
+/// `Leader`, `Reachable`, `Unreachable` or, if the managers do not know either, `Unknown`, and whether
+/// it has no vote yet; empty for workers.
+pub(super) fn manager_status(node: &Node, raft: Option<&GetRaftStatusResponse>) -> String {
+    let learner = |raft_id: u64| {
+        let mut members = raft.iter().flat_map(|raft| &raft.members);
+        members.any(|member| member.raft_id == raft_id && member.learner)
+    };
     match &node.manager_status {
         Some(manager) if manager.leader => "Leader".to_owned(),
-        Some(manager) => enum_name(manager.reachability, Reachability::as_str_name),
+        Some(manager) => {
+            let reachability = enum_name(manager.reachability, Reachability::as_str_name);
+            match learner(manager.raft_id) {
+                true => format!("{reachability} (learner)"),
+                false => reachability,
+            }
+        }
         // About to become a manager.
         None if node.spec().desired_role() == NodeRole::Manager => "Unknown".to_owned(),
         None => String::new(),

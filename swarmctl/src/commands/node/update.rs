@@ -61,7 +61,7 @@ impl Update {
     pub(crate) async fn run(self, context: &mut Context<'_>) -> Result<(), Error> {
         let client = context.connect().await?;
         let found = lookup::node(&client, &self.node).await?;
-        let node = self.update(&client, found).await?;
+        let node = write(&client, found, |spec| self.edit(spec)).await?;
         match context.format {
             Format::Json => write_pretty(&mut context.io.out, &node),
             Format::Table => context.print_ids([&self.node]),
@@ -90,35 +90,39 @@ impl Update {
             labels.extend(self.label_add.iter().cloned());
         }
     }
+}
 
-    /// Writes `node` edited, and again from a fresh copy if somebody else was faster: managers
-    /// write to nodes, too, whenever one comes or goes.
-    async fn update(&self, client: &Client, mut node: Node) -> Result<Node, Error> {
-        let mut control = client.control();
-        let node_id = node.id.clone();
-        let missing = || Error::Answer("no node".to_owned());
-        let mut attempt = 1;
-        loop {
-            self.edit(node.spec_mut());
-            let request = UpdateNodeRequest {
-                node_id: node_id.clone(),
-                node_version: Some(*node.meta().version()),
-                spec: node.spec.take(),
-            };
-            match control.update_node(request).await {
-                Ok(reply) => return reply.into_inner().node.ok_or_else(missing),
-                Err(status) if attempt < ATTEMPTS && is_out_of_sequence(&status) => attempt += 1,
-                Err(status) => return Err(status.into()),
-            }
-            let request = GetNodeRequest {
-                node_id: node_id.clone(),
-            };
-            node = control
-                .get_node(request)
-                .await?
-                .into_inner()
-                .node
-                .ok_or_else(missing)?;
+/// Writes `node` edited, and again from a fresh copy if somebody else was faster: managers write to
+/// nodes, too, whenever one comes or goes.
+pub(super) async fn write(
+    client: &Client,
+    mut node: Node,
+    edit: impl Fn(&mut NodeSpec),
+) -> Result<Node, Error> {
+    let mut control = client.control();
+    let node_id = node.id.clone();
+    let missing = || Error::Answer("no node".to_owned());
+    let mut attempt = 1;
+    loop {
+        edit(node.spec_mut());
+        let request = UpdateNodeRequest {
+            node_id: node_id.clone(),
+            node_version: Some(*node.meta().version()),
+            spec: node.spec.take(),
+        };
+        match control.update_node(request).await {
+            Ok(reply) => return reply.into_inner().node.ok_or_else(missing),
+            Err(status) if attempt < ATTEMPTS && is_out_of_sequence(&status) => attempt += 1,
+            Err(status) => return Err(status.into()),
         }
+        let request = GetNodeRequest {
+            node_id: node_id.clone(),
+        };
+        node = control
+            .get_node(request)
+            .await?
+            .into_inner()
+            .node
+            .ok_or_else(missing)?;
     }
 }
