@@ -64,7 +64,7 @@ impl Incoming {
 
 /// Empties the fields that the consensus library has and `raftpb.Message` has not. Number 13 is even
 /// another field there, which never travels. Without them the library does all that is asked of it.
-fn drop_foreign_fields(message: &mut Message) {
+pub(crate) fn drop_foreign_fields(message: &mut Message) {
     message.request_snapshot = 0;
     message.deprecated_priority = 0;
     message.commit_term = 0;
@@ -83,8 +83,7 @@ const PIECE_BYTES: usize = 256 * 1024;
 
 /// The message as it travels: serialised, and if it is a large snapshot cut into pieces, each of
 /// which is the same message with another slice of the snapshot's data.
-pub(crate) fn pieces(mut message: Message) -> impl Iterator<Item = Bytes> + Send {
-    drop_foreign_fields(&mut message);
+pub(crate) fn pieces(message: Message) -> impl Iterator<Item = Bytes> + Send {
     let data = message.get_snapshot().data.clone();
     let count = data.len().div_ceil(PIECE_BYTES).max(1);
     let mut message = Some(message);

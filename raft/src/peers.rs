@@ -18,7 +18,7 @@ use tokio::{
 use tonic::transport::Channel;
 
 use crate::{
-    codec::Message,
+    codec::{self, Message},
     peer::{self, Health, MAX_QUEUE, PeerEvent},
 };
 
@@ -108,8 +108,9 @@ impl Peers {
     }
 
     /// Queues a message to its receiver. `false` if it is lost.
-    pub(crate) fn send(&mut self, message: Message) -> bool {
+    pub(crate) fn send(&mut self, mut message: Message) -> bool {
         let id = message.to;
+        codec::drop_foreign_fields(&mut message);
         match self.table.get(&id) {
             Some(peer) => peer.queue.try_send(message).is_ok(),
             None => {

@@ -17,8 +17,8 @@ use tower::{Layer, Service};
 
 use super::proxy::JOIN;
 
-/// The service that carries the messages of managers.
-const RAFT: &str = "/docker.swarmkit.v1.Raft/";
+/// The services that carry the messages of managers.
+const RAFT: [&str; 2] = ["/docker.swarmkit.v1.Raft/", "/skep.v1.RaftStream/"];
 
 /// A manager that is to be a worker has its certificate still. It must not come back by it.
 #[allow(clippy::result_large_err)] // A refusal is answered as it is.
@@ -67,7 +67,7 @@ impl Admission {
                 match authorize(request, cluster_id, &removed) {
                     Ok(caller) if path == JOIN => may_join(&snapshot, &caller).map(|()| caller),
                     // Its manager must not go on for ever: this is what makes it end.
-                    Err(_) if barred.get() && path.starts_with(RAFT) => {
+                    Err(_) if barred.get() && RAFT.iter().any(|raft| path.starts_with(raft)) => {
                         Err(tonic::Status::not_found(skep_raft::REMOVED))
                     }
                     decided => decided,
