@@ -353,10 +353,7 @@ fn membership_changes_have_the_form_of_the_table_and_not_that_of_the_library() {
         (Change::Add(member.clone()), "ConfChangeAddNode"),
         (Change::Remove(77), "ConfChangeRemoveNode"),
         (Change::Update(member.clone()), "ConfChangeUpdateNode"),
-        (
-            Change::AddLearner(member.clone()),
-            "ConfChangeAddLearnerNode",
-        ),
+        (Change::AddLearner(member), "ConfChangeAddLearnerNode"),
     ] {
         let mut fields = Fields::from([
             ("id", number(5)),

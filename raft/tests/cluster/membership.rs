@@ -202,3 +202,42 @@ async fn a_leader_that_is_to_leave_hands_over_first() {
     cluster.write("after").await;
     cluster.everyone_has("after").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r32_a_removed_member_that_comes_back_cannot_vote_and_ends() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.write("before").await;
+    let leader = cluster.leader().await;
+    let (victim, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let gone = raft_id(&cluster, victim);
+    cluster.kill(victim);
+    let raft = cluster.managers[leader].raft();
+    raft.remove(gone).await.unwrap();
+    drop(raft);
+    cluster.write("after").await;
+    cluster
+        .wait("the other one knows", |cluster| {
+            cluster.managers[other].status().removed.contains(&gone)
+        })
+        .await;
+    let term = cluster.managers[leader].status().term;
+    // Its log says that it is a member, and one of three.
+    cluster.restart(victim).await;
+    let ended = cluster.managers[victim].raft();
+    let ended = timeout(Duration::from_secs(10), ended.stopped()).await;
+    let reason = ended.unwrap().unwrap_err();
+    assert!(matches!(*reason, skep_raft::Error::Removed), "{reason}");
+    cluster.kill(victim);
+    cluster.write("later").await;
+    assert_eq!(cluster.managers[leader].status().term, term);
+    // It is remembered for good.
+    for manager in [leader, other] {
+        cluster.kill(manager);
+    }
+    for manager in [leader, other] {
+        cluster.restart(manager).await;
+    }
+    cluster.write("at last").await;
+    let status = cluster.managers[leader].status();
+    assert!(status.removed.contains(&gone) && status.members.len() == 2);
+}

@@ -58,11 +58,4 @@ impl Cluster {
         })
         .await;
     }
-
-    /// Waits until a node has failed in a way that it cannot go on from, and says how.
-    pub async fn fails(&mut self, name: &str) -> String {
-        let (_, node) = self.host(name).running.as_mut().unwrap();
-        let failed = tokio::time::timeout(super::PATIENCE, node.failed());
-        failed.await.expect("it fails")
-    }
 }

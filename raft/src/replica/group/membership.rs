@@ -315,3 +315,45 @@ fn wrong_receivers_senders_and_terms_are_refused_without_harm() {
     group.write();
     group.settle();
 }
+
+/// A leader is demoted while messages overtake each other: it hands over, and is removed by the next.
+#[test]
+fn r11_reordered_messages_while_a_leader_is_demoted_cost_no_quorum() {
+    for seed in 40..60 {
+        let mut group = Group::of(seed, 3);
+        group.write();
+        let old = group.elect();
+        group.delay = 60;
+        group.loss = 0.1;
+        let out = |group: &Group| {
+            let mut rest = group.members.iter().filter(|(id, _)| **id != old);
+            rest.all(|(_, member)| {
+                let replica = member.replica.as_ref().unwrap();
+                replica.removed().contains(&old) && replica.conf_state.voters.len() == 2
+            })
+        };
+        for _ in 0..100_000 {
+            if out(&group) {
+                break;
+            }
+            match group.leader() {
+                Some(leader) if leader == old && group.now.is_multiple_of(300) => {
+                    group.replica(old).transfer_leader(old % 3 + 1);
+                    group.drain(old);
+                }
+                Some(leader) if leader != old => {
+                    let replica = group.replica(leader);
+                    if replica.can_change() && replica.members().contains_key(&old) {
+                        replica.propose_change(3, &Change::Remove(old)).unwrap();
+                        group.drain(leader);
+                    }
+                }
+                _ => {}
+            }
+            group.step();
+        }
+        assert!(out(&group), "seed {seed}");
+        group.crash(old);
+        group.write();
+    }
+}
