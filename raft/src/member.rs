@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_proto::v1;
 
-use crate::codec;
+use crate::{Error, codec};
 
 /// Who this member is, as its log remembers it.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, path::Path, process::Command};
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfChange, Entry, Message};
+use raft::eraftpb::{Entry, Message};
 
 use crate::{
     Batch, Error, Loaded, Replica, ReplicaConfig, codec,
@@ -27,9 +27,9 @@ pub fn decode_message(bytes: &Bytes) {
 /// Reads an entry of the log and the membership change that it may hold.
 pub fn decode_entry(bytes: &Bytes) {
     if let Ok(entry) = codec::decode::<Entry>(bytes)
-        && let Ok(change) = codec::decode::<ConfChange>(&entry.data)
+        && let Ok((_, change)) = codec::decode_change(&entry.data)
     {
-        let _ = Membership::default().apply(&change);
+        Membership::default().apply(&change);
     }
 }
 

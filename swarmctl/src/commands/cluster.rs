@@ -2,10 +2,10 @@
 
 mod inspect;
 mod key;
+mod members;
 mod unlock;
 mod unlock_key;
 mod update;
-mod members;
 
 use clap::Subcommand;
 use skep_proto::v1::{Cluster, ClusterSpec, GetClusterRequest, KeyRotation, UpdateClusterRequest};

@@ -192,7 +192,7 @@ fn saved_credentials_survive_a_power_cut() {
         fs::create_dir_all(dir(&image)).unwrap();
         credentials.save(&dir(&image)).unwrap();
         let cut = image.cut();
-        let found = Credentials::load(&dir(&cut)).unwrap().unwrap();
+        let (found, _) = Credentials::load(&dir(&cut), None).unwrap().unwrap();
         assert_eq!(found.cert_pem(), credentials.cert_pem());
     }
 }
