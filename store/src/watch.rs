@@ -335,6 +335,7 @@ mod tests {
                 old: task("node1"),
                 new: task("node2"),
             }],
+            ends: vec![(1, 1)],
         });
         assert_eq!(watchers.lock().visits, 3, "two nodes and the service");
         let told = |at: usize| others[at].queue.state.lock().commits.len();

@@ -292,7 +292,7 @@ impl Cluster {
         let addr = self.host(through).listen.clone();
         let cluster = self.object().await;
         let token = Some(cluster.root_ca().join_tokens().manager.clone());
-        self.try_launch(name, Some(Join { addr, token }), false)
+        self.try_launch(name, Some(Join { addr, token }), false, None)
             .await
     }
 
