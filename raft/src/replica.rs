@@ -87,6 +87,8 @@ pub struct Replica {
     role: Role,
     /// The latest, on disk or on the way there.
     hard_state: HardState,
+    /// The commit index that is on disk or on the way there: it is not always written.
+    written: u64,
     /// Outputs whose messages wait for the disk: number, whether it needs a write, messages.
     unwritten: VecDeque<(u64, bool, Vec<Message>)>,
     /// Messages that do not wait any more.
@@ -166,6 +168,7 @@ impl Replica {
                 term: hard_state.term,
                 ..Role::default()
             },
+            written: hard_state.commit,
             hard_state,
             unwritten: VecDeque::new(),
             released: Vec::new(),
@@ -326,10 +329,16 @@ impl Replica {
         }
         let mut ready = self.node.ready();
         let number = ready.number();
-        output.messages.extend(ready.take_messages());
+        let mut messages = ready.take_messages();
         output.reads = Self::confirmed_reads(ready.take_read_states());
         let persisted_messages = ready.take_persisted_messages();
         let committed = ready.take_committed_entries();
+        // That a change of the members is committed must be on disk before others hear of it: a
+        // member that is removed is gone then, and whoever is left without it, and has forgotten
+        // that it is not needed any more, would wait for its vote for ever.
+        let changes = committed
+            .iter()
+            .any(|entry| entry.entry_type != EntryType::EntryNormal && entry.index > self.written);
         let mut batch = Batch::default();
         if !ready.snapshot().is_empty() {
             let snapshot = ready.snapshot().clone();
@@ -341,11 +350,12 @@ impl Replica {
         if let Some(hard_state) = ready.hs() {
             self.hard_state = hard_state.clone();
         }
-        let must_sync = ready.must_sync();
+        let must_sync = ready.must_sync() || changes;
         self.node.advance_append_async(ready);
         self.unwritten
             .push_back((number, must_sync, persisted_messages));
         if must_sync {
+            self.written = self.hard_state.commit;
             batch.hard_state = Some(self.hard_state.clone());
             output.append = Some(Append { number, batch });
         } else if self.unwritten.len() == 1 {
@@ -356,6 +366,13 @@ impl Replica {
         }
         for entry in committed {
             self.commit(entry, &mut output)?;
+        }
+        // Who is removed itself ends now: these are the last words.
+        match self.unwritten.back_mut() {
+            Some((_, _, waiting)) if changes && !self.removed => {
+                waiting.splice(0..0, messages).for_each(drop);
+            }
+            _ => output.messages.append(&mut messages),
         }
         if !output.committed.is_empty() && !self.removed {
             self.node.advance_apply_to(self.applied);
@@ -453,6 +470,11 @@ impl Replica {
                 false => BTreeMap::new(),
             },
         }
+    }
+
+    /// Term of an entry that is in memory.
+    pub fn term(&self, index: u64) -> Option<u64> {
+        self.node.raft.raft_log.term(index).ok()
     }
 
     /// How far the log of a peer is known to match this leader's; 0 if unknown.

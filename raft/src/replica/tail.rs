@@ -117,6 +117,12 @@ fn compacted() -> raft::Error {
     raft::Error::Store(StorageError::Compacted)
 }
 
+/// Whether a snapshot was taken after this member was added. It would refuse an earlier one.
+fn knows(snapshot: &Snapshot, member: u64) -> bool {
+    let members = snapshot.get_metadata().get_conf_state();
+    members.voters.contains(&member) || members.learners.contains(&member)
+}
+
 impl Storage for Tail {
     fn initial_state(&self) -> raft::Result<RaftState> {
         Ok(self.initial.clone())
@@ -173,9 +179,12 @@ impl Storage for Tail {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         match &self.offered {
-            Some(offered) if offered.get_metadata().index >= request_index.max(self.base.0) => {
+            Some(offered)
+                if offered.get_metadata().index >= request_index.max(self.base.0)
+                    && knows(offered, to) =>
+            {
                 Ok(offered.clone())
             }
             _ => {

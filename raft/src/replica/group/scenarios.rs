@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Group, save_own_snapshot};
+use super::{Group, Member, STEPS_PER_TICK, local, own_snapshot, save_own_snapshot};
 use crate::{
     Error, Loaded, ReplicaConfig,
     codec::{Incoming, Message, MessageType},
@@ -111,6 +111,27 @@ fn a_removed_member_stops_and_the_rest_goes_on() {
 }
 
 #[test]
+fn the_last_member_goes_on_without_the_one_that_was_removed() {
+    for seed in 70..90 {
+        let mut group = Group::of(seed, 2);
+        let leader = group.elect();
+        let removed = 3 - leader;
+        group.change(&Change::Remove(removed));
+        group.run_until("the other one knows that it is removed", |group| {
+            group.members[&removed]
+                .replica
+                .as_ref()
+                .unwrap()
+                .is_removed()
+        });
+        group.crash(removed);
+        group.crash(leader);
+        group.start(leader);
+        group.write();
+    }
+}
+
+#[test]
 fn a_leader_that_removes_itself_does_not_panic() {
     let mut group = Group::of(8, 3);
     let leader = group.elect();
@@ -151,6 +172,28 @@ fn a_member_that_is_far_behind_gets_a_snapshot() {
     assert_eq!(group.members[&slow].members().len(), 3);
     group.write();
     group.settle();
+}
+
+#[test]
+fn a_new_member_gets_a_snapshot_in_which_it_is_a_member() {
+    let mut group = Group::of(14, 3);
+    for _ in 0..5 {
+        group.write();
+    }
+    // One that was taken for somebody else is still there when the member is added.
+    let leader = group.elect();
+    let snapshot = own_snapshot(&group.members[&leader]);
+    let index = snapshot.index();
+    group.replica(leader).offer(snapshot);
+    group.replica(leader).compact(index);
+    group.change(&Change::Add(local(4).to_wire()));
+    group.members.insert(4, Member::default());
+    group.start(4);
+    // An offer that nobody needs is dropped after a while: this is sooner.
+    for _ in 0..15 * STEPS_PER_TICK {
+        group.step();
+    }
+    assert!(group.members[&4].members().contains(&4));
 }
 
 #[test]
