@@ -10,6 +10,8 @@
 mod announce;
 mod codec;
 mod disk;
+#[doc(hidden)]
+pub mod drive;
 mod error;
 mod force;
 mod handle;
