@@ -94,13 +94,24 @@ pub fn merge(batch: &mut Batch, next: Batch) -> Result<(), Box<Batch>> {
 }
 
 /// The first entry of a new group.
-pub fn bootstrap(founder: &LocalMember) -> Result<Batch, Error> {
+pub fn bootstrap(founder: &LocalMember) -> Batch {
     founder.bootstrap()
 }
 
-/// Proposes a new member.
+/// Proposes a new member, as a learner.
 pub fn propose_add(replica: &mut Replica, id: u64, member: v1::RaftMember) -> Result<(), Error> {
-    replica.propose_change(id, &Change::Add(member))
+    replica.propose_change(id, &Change::AddLearner(member))
+}
+
+/// Proposes a vote for a learner that has caught up, if there is one, and tells which.
+pub fn propose_vote(replica: &mut Replica, id: u64) -> Option<u64> {
+    if !replica.can_change() {
+        return None;
+    }
+    let learner = replica.caught_up_learners().next()?;
+    let member = replica.members().get(&learner)?.clone();
+    replica.propose_change(id, &Change::Add(member)).ok()?;
+    Some(learner)
 }
 
 /// Proposes that a member be removed.

@@ -78,7 +78,7 @@ impl Disk {
     pub(super) fn found(&mut self, member: &LocalMember, first: bool) -> Result<(), Error> {
         self.log.set_member(member)?;
         match first {
-            true => self.log.append(&drive::bootstrap(member)?),
+            true => self.log.append(&drive::bootstrap(member)),
             false => Ok(()),
         }
     }

@@ -177,5 +177,15 @@ impl Process {
                 );
             }
         }
+        let id = scene.rng.random::<u64>().max(1);
+        if let Some(learner) = drive::propose_vote(&mut self.replica, id) {
+            scene.oracle.proposes_change(id, MemberChange::Add(learner));
+            let vote = Note::Change {
+                id,
+                member: learner,
+                what: "vote",
+            };
+            scene.note(member, vote);
+        }
     }
 }
