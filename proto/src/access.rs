@@ -41,7 +41,7 @@ never_absent! {
     Meta { version: Version / version_mut },
     Node { meta: Meta / meta_mut, spec: NodeSpec / spec_mut, status: NodeStatus / status_mut, certificate: Certificate / certificate_mut },
     Service { meta: Meta / meta_mut, spec: ServiceSpec / spec_mut },
-    Task { meta: Meta / meta_mut, spec: TaskSpec / spec_mut, annotations: Annotations / annotations_mut, service_annotations: Annotations / service_annotations_mut, status: TaskStatus / status_mut },
+    Task { meta: Meta / meta_mut, annotations: Annotations / annotations_mut, service_annotations: Annotations / service_annotations_mut, status: TaskStatus / status_mut },
     Network { meta: Meta / meta_mut, spec: NetworkSpec / spec_mut },
     Cluster { meta: Meta / meta_mut, spec: ClusterSpec / spec_mut, root_ca: RootCa / root_ca_mut },
     Secret { meta: Meta / meta_mut, spec: SecretSpec / spec_mut },
@@ -54,6 +54,20 @@ never_absent! {
     RaftMember { status: RaftMemberStatus / status_mut },
     LogMessage { context: LogContext / context_mut },
     Snapshot { membership: ClusterSnapshot / membership_mut, store: StoreSnapshot / store_mut },
+}
+
+/// A task's spec is in a [`Shared`](crate::Shared).
+impl Task {
+    /// The field `spec`, or an empty `TaskSpec`.
+    pub fn spec(&self) -> &TaskSpec {
+        static EMPTY: LazyLock<TaskSpec> = LazyLock::new(TaskSpec::default);
+        self.spec.as_deref().unwrap_or(&EMPTY)
+    }
+
+    /// The field `spec` to change, made if absent, and no longer shared with other tasks.
+    pub fn spec_mut(&mut self) -> &mut TaskSpec {
+        self.spec.get_or_insert_default().make_mut()
+    }
 }
 
 #[cfg(test)]

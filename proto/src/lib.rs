@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod id;
+mod shared;
 
 /// Messages, clients and servers of the package `docker.swarmkit.v1`.
 #[allow(missing_docs, deprecated, clippy::all)]
@@ -23,3 +24,4 @@ pub mod skep {
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 pub use prost_types::{Any, Duration, Timestamp};
+pub use shared::Shared;

@@ -156,7 +156,7 @@ fn converge(replicas: u64, hurried: bool, history: i64, ops: &[Op]) -> Result<()
         _ => {
             let service = world.service();
             let wanted = skep_proto::v1::Task {
-                spec: service.spec().task.clone(),
+                spec: Some(service.spec().task().clone().into()),
                 ..Default::default()
             };
             for task in &running {

@@ -60,7 +60,7 @@ mod tests {
         };
         *service.spec_mut().task_mut() = spec.clone();
         let task = Task {
-            spec: Some(spec),
+            spec: Some(spec.into()),
             spec_version: Some(Version { index: 1 }),
             endpoint: Some(Endpoint::default()),
             ..Task::default()

@@ -1,7 +1,7 @@
 //! Objects as a swarm of ordinary size has them, for benchmarks and tests of sizes.
 
 use skep_proto::{
-    Duration, Timestamp,
+    Duration, Shared, Timestamp,
     v1::{
         Annotations, ContainerSpec, ContainerStatus, Meta, Node, NodeDescription, NodeSpec,
         NodeStatus, ResourceRequirements, Resources, RestartPolicy, Task, TaskSpec, TaskState,
@@ -80,7 +80,7 @@ pub fn task(number: u64) -> Task {
             created_at: Some(time),
             updated_at: Some(time),
         }),
-        spec: Some(TaskSpec {
+        spec: Some(Shared::from(TaskSpec {
             resources: Some(ResourceRequirements {
                 reservations: Some(Resources {
                     nano_cpus: 100_000_000,
@@ -110,7 +110,7 @@ pub fn task(number: u64) -> Task {
                 ..Default::default()
             })),
             ..Default::default()
-        }),
+        })),
         slot: number % TASKS_PER_SERVICE + 1,
         node_id: node_of(number),
         annotations: Some(Annotations::default()),

@@ -132,7 +132,7 @@ fn current_state(task: &Task, now: jiff::Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use skep_proto::{
-        Timestamp,
+        Shared, Timestamp,
         v1::{Annotations, ContainerSpec, Meta, NodeDescription, TaskSpec, TaskStatus},
     };
 
@@ -150,13 +150,13 @@ mod tests {
                 }),
                 ..Default::default()
             }),
-            spec: Some(TaskSpec {
+            spec: Some(Shared::from(TaskSpec {
                 runtime: Some(Runtime::Container(ContainerSpec {
                     image: "process".to_owned(),
                     ..Default::default()
                 })),
                 ..Default::default()
-            }),
+            })),
             service_annotations: Some(Annotations {
                 name: "web".to_owned(),
                 ..Default::default()

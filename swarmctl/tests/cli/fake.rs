@@ -7,6 +7,7 @@ use std::{
 };
 
 use skep_proto::{
+    Shared,
     skep::{
         GetRaftStatusRequest, GetRaftStatusResponse,
         raft_status_server::{self, RaftStatusServer},
@@ -200,13 +201,13 @@ fn task(id: &str, slot: u64) -> Task {
             name: "web".to_owned(),
             ..Default::default()
         }),
-        spec: Some(v1::TaskSpec {
+        spec: Some(Shared::from(v1::TaskSpec {
             runtime: Some(Runtime::Container(ContainerSpec {
                 image: "process".to_owned(),
                 ..Default::default()
             })),
             ..Default::default()
-        }),
+        })),
         status: Some(TaskStatus::default()),
         ..Default::default()
     }

@@ -1,6 +1,9 @@
 //! The calls about tasks, against a store that commits at once.
 
-use skep_proto::v1::{control_server::Control as _, list_tasks_request::Filters, *};
+use skep_proto::{
+    Shared,
+    v1::{control_server::Control as _, list_tasks_request::Filters, *},
+};
 use tonic::Code;
 
 use crate::control::testing::*;
@@ -12,7 +15,7 @@ fn task(id: &str, slot: u64, node_id: &str) -> Task {
         service_id: "s1".into(),
         slot,
         node_id: node_id.into(),
-        spec: service_spec("web").task,
+        spec: service_spec("web").task.map(Shared::from),
         service_annotations: labelled("web", "team", "x"),
         spec_version: Some(Version { index: 7 }),
         desired_state: TaskState::Running.into(),
@@ -71,10 +74,10 @@ async fn lists_are_filtered() {
             id: "v6".into(),
             annotations: named("attached"),
             node_id: "n3".into(),
-            spec: Some(TaskSpec {
+            spec: Some(Shared::from(TaskSpec {
                 runtime: Some(task_spec::Runtime::Attachment(Default::default())),
                 ..Default::default()
-            }),
+            })),
             ..Default::default()
         })
         .await;

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use skep_proto::v1::{
-    Config, ConfigReference, ContainerSpec, ResourceReference, ResourceType, Secret,
-    SecretReference, TaskSpec, task_spec::Runtime,
+use skep_proto::{
+    Shared,
+    v1::{
+        Config, ConfigReference, ContainerSpec, ResourceReference, ResourceType, Secret,
+        SecretReference, TaskSpec, task_spec::Runtime,
+    },
 };
 use skep_store::{Error, Store, Tx, testing::leading};
 
@@ -94,11 +97,11 @@ fn task(id: u8, needs: u8, state: TaskState, ours: bool) -> Task {
     let mut task = Task {
         id: name(id),
         node_id: if ours { NODE } else { "n2" }.to_owned(),
-        spec: Some(TaskSpec {
+        spec: Some(Shared::from(TaskSpec {
             runtime: Some(Runtime::Container(container)),
             resource_references: vec![reference],
             ..Default::default()
-        }),
+        })),
         ..Default::default()
     };
     task.status_mut().set_state(state);

@@ -1,9 +1,12 @@
 //! The stream of assignments.
 
-use skep_proto::v1::{
-    AssignmentsMessage, ContainerSpec, Secret, SecretReference, SecretSpec, Task, TaskSpec,
-    TaskState, assignment::Item, assignment_change::AssignmentAction, assignments_message::Type,
-    task_spec::Runtime,
+use skep_proto::{
+    Shared,
+    v1::{
+        AssignmentsMessage, ContainerSpec, Secret, SecretReference, SecretSpec, Task, TaskSpec,
+        TaskState, assignment::Item, assignment_change::AssignmentAction,
+        assignments_message::Type, task_spec::Runtime,
+    },
 };
 use tonic::Code;
 
@@ -18,10 +21,10 @@ fn with_secret(mut task: Task) -> Task {
         secrets,
         ..Default::default()
     });
-    task.spec = Some(TaskSpec {
+    task.spec = Some(Shared::from(TaskSpec {
         runtime: Some(runtime),
         ..Default::default()
-    });
+    }));
     task
 }
 

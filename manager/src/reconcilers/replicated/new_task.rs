@@ -22,7 +22,7 @@ pub(in crate::reconcilers) fn new_task(
         id: id::random(),
         service_id: service.id.clone(),
         slot,
-        spec: Some(spec.task().clone()),
+        spec: Some(spec.task().clone().into()),
         spec_version: service.spec_version,
         service_annotations: Some(spec.annotations().clone()),
         status: Some(facts::status(TaskState::New, "created", now)),
