@@ -1,5 +1,7 @@
 //! What can go wrong in the store.
 
+use crate::MAX_PROPOSAL_BYTES;
+
 /// Why a transaction did not happen.
 ///
 /// The texts are those that clients of a swarm match on; `docs` of each variant say where.
@@ -30,8 +32,11 @@ pub enum Error {
     /// second case the write may still happen.
     #[error("raft: failed to process the request: node lost leader status")]
     LostLeadership,
-    /// The transaction exceeds [`crate::MAX_PROPOSAL_BYTES`].
-    #[error("raft: raft message is too large and can't be sent")]
+    /// The transaction exceeds [`MAX_PROPOSAL_BYTES`].
+    #[error(
+        "raft: raft message is too large and can't be sent; \
+         the limit of a write is {MAX_PROPOSAL_BYTES} bytes"
+    )]
     TooLarge,
     /// Replication takes no more proposals at the moment.
     #[error("too many writes are waiting to be replicated; try again")]

@@ -421,7 +421,8 @@ async fn a_service_too_large_for_the_log_is_refused() {
         refusal(swarm.control.create_service(ask(request)).await),
         (
             Code::Unknown,
-            "raft: raft message is too large and can't be sent".to_owned()
+            "raft: raft message is too large and can't be sent; the limit of a write is 1572864 bytes"
+                .to_owned()
         )
     );
 }
