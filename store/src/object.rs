@@ -80,6 +80,18 @@ pub trait Object: Message + Clone + Default + PartialEq + Send + Sync + 'static 
     #[doc(hidden)]
     fn table_mut(tables: &mut Tables) -> &mut Table<Self>;
 
+    /// What it is a copy of in part: objects with equal origins have equal parts, and can share
+    /// them. An ID and a version; `None` for kinds that share nothing.
+    #[doc(hidden)]
+    fn origin(&self) -> Option<(&str, u64)> {
+        None
+    }
+    /// Gives up what it has alike with `other` for the copy of that, if there is such a part.
+    #[doc(hidden)]
+    fn share(&mut self, _other: &Self) -> bool {
+        false
+    }
+
     /// `meta.version.index`, 0 when absent.
     fn version(&self) -> u64 {
         self.meta().version().index
@@ -89,7 +101,7 @@ pub trait Object: Message + Clone + Default + PartialEq + Send + Sync + 'static 
 macro_rules! object {
     ($kind:ident, $table:ident, tag $tag:literal, unique $unique:literal,
      name |$n:ident| $name:expr, annotations |$a:ident| $annotations:expr,
-     index |$i:ident, $add:ident| $index:block) => {
+     index |$i:ident, $add:ident| $index:block $(, $($more:tt)*)?) => {
         impl Object for $kind {
             const KIND: Kind = Kind::$kind;
             const ACTION_TAG: u32 = $tag;
@@ -131,6 +143,7 @@ macro_rules! object {
             fn table_mut(tables: &mut Tables) -> &mut Table<Self> {
                 &mut tables.$table
             }
+            $($($more)*)?
         }
     };
 }
@@ -167,6 +180,16 @@ index |task, add| {
     add(Index::TaskState, Exact(task.status().state().as_str_name()));
     for attachment in &task.volumes {
         add(Index::VolumeAttachment, Exact(&attachment.id));
+    }
+},
+fn origin(&self) -> Option<(&str, u64)> {
+    let version = self.spec_version.as_ref();
+    Some((&self.service_id, version.map_or(0, |version| version.index)))
+}
+fn share(&mut self, other: &Self) -> bool {
+    match (&mut self.spec, &other.spec) {
+        (Some(own), Some(other)) => own.share(other),
+        _ => false,
     }
 });
 

@@ -1,6 +1,12 @@
 //! Tables: objects by ID and one ordered set of index keys, both persistent maps.
 
-use std::{borrow::Cow, panic::resume_unwind, sync::Arc, thread};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, hash_map::Entry},
+    panic::resume_unwind,
+    sync::Arc,
+    thread,
+};
 
 use imbl::{OrdMap, OrdSet};
 use skep_proto::v1::{
@@ -47,6 +53,10 @@ impl<T> Default for Table<T> {
         }
     }
 }
+
+/// How many neighbours on each side are asked for what can be shared: more than the tasks of a slot,
+/// which keeps five old ones.
+const NEIGHBOURS: usize = 8;
 
 type Found<'a, T> = Box<dyn Iterator<Item = &'a Arc<T>> + Send + 'a>;
 
@@ -139,6 +149,31 @@ impl<T: Object> Table<T> {
         }
     }
 
+    /// Makes an object that is about to be put share what is equal with the one that it replaces, or
+    /// with neighbours in the index of slots. They are few, so that it costs little where all
+    /// differ, and around the slot, so that a spec that spreads over a service in whatever order is
+    /// soon found.
+    pub(crate) fn share(&self, object: &mut T) {
+        if object.origin().is_none() {
+            return;
+        }
+        if self.get(object.id()).is_some_and(|old| object.share(old)) {
+            return;
+        }
+        let slot = values(object)
+            .into_iter()
+            .find(|(index, _)| *index == Index::Slot);
+        let Some(slot) = slot else { return };
+        let key = key(slot, &Text::from(object.id()));
+        let before = self.keys.range(..key.clone()).rev().take(NEIGHBOURS);
+        let after = self.keys.range(key..).take(NEIGHBOURS);
+        before
+            .chain(after)
+            .filter(|neighbour| neighbour.index == Index::Slot)
+            .filter_map(|neighbour| self.objects.get(&neighbour.id))
+            .any(|neighbour| object.share(neighbour));
+    }
+
     /// Puts `object` in place of the one with its ID, which is returned.
     pub(crate) fn put(&mut self, object: Arc<T>) -> Option<Arc<T>> {
         let id = Text::from(object.id());
@@ -202,6 +237,8 @@ impl<T: Object> Table<T> {
 pub(crate) struct Part<T> {
     objects: Vec<(Text, Arc<T>)>,
     keys: Vec<Key>,
+    /// The last object of each origin that shares nothing with the one before.
+    origins: HashMap<(Text, u64), Arc<T>>,
 }
 
 impl<T: Object> Part<T> {
@@ -210,14 +247,34 @@ impl<T: Object> Part<T> {
             objects: Vec::with_capacity(objects),
             // A task that runs has two.
             keys: Vec::with_capacity(2 * objects),
+            origins: HashMap::new(),
         }
     }
 
-    pub(crate) fn push(&mut self, object: Arc<T>) {
+    pub(crate) fn push(&mut self, mut object: Arc<T>) {
+        self.share(&mut object);
         let id = Text::from(object.id());
         let keys = values(&*object).into_iter().map(|value| key(value, &id));
         self.keys.extend(keys);
         self.objects.push((id, object));
+    }
+
+    /// Makes the object share what is equal with an earlier one of the same origin.
+    fn share(&mut self, object: &mut Arc<T>) {
+        let Some((id, version)) = object.origin() else {
+            return;
+        };
+        match self.origins.entry((Text::from(id), version)) {
+            Entry::Vacant(entry) => {
+                entry.insert(object.clone());
+            }
+            Entry::Occupied(mut entry) => {
+                let shares = Arc::get_mut(object).is_some_and(|own| own.share(entry.get()));
+                if !shares {
+                    entry.insert(object.clone());
+                }
+            }
+        }
     }
 }
 

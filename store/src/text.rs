@@ -3,7 +3,12 @@
 //! An ID has 25 characters. In place it needs no allocation and no count of references, which a
 //! persistent map would have to touch for every key of every node that it copies.
 
-use std::{cmp::Ordering, fmt, sync::Arc};
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 /// Bytes that fit in place: an ID, a separator and four digits of a slot. It makes [`Text`] 32 bytes.
 const IN_PLACE: usize = 30;
@@ -107,6 +112,12 @@ impl PartialEq for Text {
 }
 
 impl Eq for Text {}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
 
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -62,6 +62,7 @@ impl Tx {
         });
         meta.created_at = Some(self.now);
         meta.updated_at = Some(self.now);
+        T::table(&self.tables).share(&mut object);
         let object = Arc::new(object);
         let any = object.clone().wrap();
         self.check_extension(&any)?;
@@ -90,6 +91,7 @@ impl Tx {
         });
         meta.created_at = old.meta().created_at.or(Some(self.now));
         meta.updated_at = Some(self.now);
+        T::table(&self.tables).share(&mut object);
         let object = Arc::new(object);
         T::table_mut(Arc::make_mut(&mut self.tables)).put(object.clone());
         self.changes.push(Change::Update {

@@ -125,7 +125,10 @@ impl Entry {
     }
 }
 
-fn put<T: Object>(tables: &mut Tables, object: Arc<T>) -> Change {
+fn put<T: Object>(tables: &mut Tables, mut object: Arc<T>) -> Change {
+    if let Some(own) = Arc::get_mut(&mut object) {
+        T::table(tables).share(own);
+    }
     match T::table_mut(tables).put(object.clone()) {
         Some(old) => Change::Update {
             old: old.wrap(),
