@@ -13,6 +13,7 @@ use bytes::Bytes;
 use protobuf::{CodedInputStream, Message as _};
 use raft::eraftpb as library;
 use skep_proto::v1;
+use skep_store::Image;
 
 pub(crate) use change::{decode_change, encode_change, for_library};
 pub(crate) use raft::eraftpb::{
@@ -47,7 +48,7 @@ pub(crate) fn size(message: &Message) -> usize {
 #[derive(Debug)]
 pub struct Incoming {
     pub(crate) message: Message,
-    pub(crate) snapshot: Option<v1::Snapshot>,
+    pub(crate) snapshot: Option<Content>,
 }
 
 impl Incoming {
@@ -71,10 +72,43 @@ pub(crate) fn drop_foreign_fields(message: &mut Message) {
     message.priority = 0;
 }
 
+/// What a snapshot holds.
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub(crate) membership: v1::ClusterSnapshot,
+    pub(crate) store: Image,
+}
+
+/// SwarmKit's `Snapshot`, with the store as the bytes that the store itself reads and writes.
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireSnapshot {
+    #[prost(enumeration = "v1::snapshot::Version", tag = "1")]
+    version: i32,
+    #[prost(message, optional, tag = "2")]
+    membership: Option<v1::ClusterSnapshot>,
+    /// A `StoreSnapshot`.
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    store: Option<Bytes>,
+}
+
+/// The data of a snapshot of the members and the store, which is a serialised `StoreSnapshot`.
+pub(crate) fn encode_snapshot(membership: v1::ClusterSnapshot, store: Vec<u8>) -> Bytes {
+    let content = WireSnapshot {
+        version: v1::snapshot::Version::V0.into(),
+        membership: Some(membership),
+        store: Some(store.into()),
+    };
+    prost::Message::encode_to_vec(&content).into()
+}
+
 /// The members and the store in a snapshot.
-pub(crate) fn decode_snapshot(snapshot: &Snapshot) -> Result<v1::Snapshot, Error> {
-    prost::Message::decode(snapshot.data.clone())
-        .map_err(|error| Error::malformed("snapshot", error))
+pub(crate) fn decode_snapshot(snapshot: &Snapshot) -> Result<Content, Error> {
+    let malformed = |error| Error::malformed("snapshot", error);
+    let content: WireSnapshot = prost::Message::decode(snapshot.data.clone()).map_err(malformed)?;
+    Ok(Content {
+        membership: content.membership.unwrap_or_default(),
+        store: Image::decode(&content.store.unwrap_or_default()).map_err(malformed)?,
+    })
 }
 
 /// A snapshot larger than this travels in pieces of this size, in bytes. gRPC would take 4 MiB;
@@ -162,6 +196,43 @@ mod tests {
     #[test]
     fn garbage_is_an_error() {
         assert!(decode::<Message>(&Bytes::from_static(&[0xff, 0xff, 0xff])).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_has_the_bytes_of_the_message() {
+        let node = v1::Node {
+            id: "node".to_owned(),
+            ..Default::default()
+        };
+        let member = v1::RaftMember {
+            raft_id: 7,
+            ..Default::default()
+        };
+        for nodes in [vec![], vec![node]] {
+            let message = v1::Snapshot {
+                version: v1::snapshot::Version::V0.into(),
+                membership: Some(v1::ClusterSnapshot {
+                    members: vec![member.clone()],
+                    removed: vec![3],
+                }),
+                store: Some(v1::StoreSnapshot {
+                    nodes,
+                    ..Default::default()
+                }),
+            };
+            let bytes = prost::Message::encode_to_vec(message.store());
+            let data = encode_snapshot(message.membership().clone(), bytes);
+            assert_eq!(data, prost::Message::encode_to_vec(&message));
+            let snapshot = Snapshot {
+                data,
+                ..Snapshot::default()
+            };
+            let content = decode_snapshot(&snapshot).unwrap();
+            assert_eq!(&content.membership, message.membership());
+            let store = skep_store::Store::new(skep_proto::Timestamp::default);
+            store.restore(1, content.store);
+            assert_eq!(&store.snapshot().to_wire(), message.store());
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn forced(loaded: &Loaded, local: &LocalMember) -> Result<Option<Batch>, Error> 
     }
     let mut membership = Membership::default();
     if let Some(snapshot) = &loaded.snapshot {
-        membership = Membership::from_wire(codec::decode_snapshot(snapshot)?.membership());
+        membership = Membership::from_wire(&codec::decode_snapshot(snapshot)?.membership);
     }
     if membership.removed.contains(&local.raft_id) {
         return Err(Error::Removed);

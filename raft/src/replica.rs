@@ -22,6 +22,7 @@ use std::{
 use bytes::Bytes;
 use raft::{RawNode, ReadOnlyOption, SnapshotStatus, StateRole, Storage};
 use skep_proto::v1;
+use skep_store::Image;
 use slog::Drain;
 
 use self::tail::Tail;
@@ -94,7 +95,7 @@ pub struct Replica {
     /// Messages that do not wait any more.
     released: Vec<Message>,
     /// The decoded snapshot that the library accepted but has not handed out yet.
-    incoming: Option<(u64, v1::Snapshot)>,
+    incoming: Option<(u64, codec::Content)>,
     /// Number and index of a snapshot that is on its way to the disk.
     restoring: Option<(u64, u64)>,
     /// Index of the last entry or snapshot handed out.
@@ -111,7 +112,7 @@ impl Replica {
     pub fn new(
         config: &ReplicaConfig,
         loaded: Loaded,
-    ) -> Result<(Self, Option<(u64, v1::StoreSnapshot)>), Error> {
+    ) -> Result<(Self, Option<(u64, Image)>), Error> {
         loaded.check()?;
         if let Some(last) = loaded.entries.last()
             && last.term > loaded.hard_state.term
@@ -128,8 +129,8 @@ impl Replica {
             let metadata = snapshot.get_metadata();
             position = (metadata.index, metadata.term);
             conf_state = metadata.get_conf_state().clone();
-            membership = Membership::from_wire(content.membership());
-            store = Some((metadata.index, content.store.unwrap_or_default()));
+            membership = Membership::from_wire(&content.membership);
+            store = Some((metadata.index, content.store));
         }
         let mut hard_state = loaded.hard_state;
         // The commit index is not always written, and a snapshot only holds what is committed.

@@ -103,7 +103,7 @@ impl Node {
         }
         let writer = self.snapshots.writer.clone();
         let take = move || {
-            let snapshot = header.with_store(store.to_wire());
+            let snapshot = header.with_store(store.to_bytes());
             let written = writer.write(&snapshot)?;
             Ok((snapshot, written))
         };

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use skep_proto::v1;
+use skep_proto::{Timestamp, v1};
+use skep_store::{Image, Store};
 
 use super::{Append, ReadIndex, Replica, ReplicaConfig};
 use crate::{
@@ -146,7 +147,7 @@ impl Group {
         let patience = self.ticks.election as usize + id as usize * 2;
         config.election_ticks = patience..patience + 1;
         let (replica, store) = Replica::new(&config, member.log.load().unwrap()).unwrap();
-        member.applied = store.map(|(_, store)| names(&store)).unwrap_or_default();
+        member.applied = store.map(|(_, store)| names(store)).unwrap_or_default();
         member.replica = Some(replica);
         member.unwritten.clear();
         self.drain(id);
@@ -229,7 +230,7 @@ impl Group {
             let confirmed = output.reads.into_iter();
             self.reads.extend(confirmed.map(|read| (id, read)));
             if let Some((_, store)) = output.restore {
-                member.applied = names(&store);
+                member.applied = names(store);
             }
             for committed in output.committed {
                 if committed.data.is_empty() {
@@ -376,21 +377,34 @@ impl Member {
     }
 }
 
-fn names(store: &v1::StoreSnapshot) -> Vec<String> {
-    store.nodes.iter().map(|node| node.id.clone()).collect()
+fn names(image: Image) -> Vec<String> {
+    let store = Store::new(Timestamp::default);
+    store.restore(1, image);
+    let nodes = store.snapshot();
+    nodes
+        .all::<v1::Node>()
+        .map(|node| node.id[NUMBER..].to_owned())
+        .collect()
 }
 
+/// What an image keeps in order are IDs: they start with a number of so many digits.
+const NUMBER: usize = 8;
+
 fn own_snapshot(member: &Member) -> crate::OwnSnapshot {
-    let nodes = member.applied.iter().map(|data| v1::Node {
-        id: data.clone(),
-        ..v1::Node::default()
-    });
+    let nodes = member
+        .applied
+        .iter()
+        .enumerate()
+        .map(|(at, data)| v1::Node {
+            id: format!("{at:0NUMBER$}{data}"),
+            ..v1::Node::default()
+        });
     let store = v1::StoreSnapshot {
         nodes: nodes.collect(),
         ..v1::StoreSnapshot::default()
     };
     let header = member.replica.as_ref().unwrap().snapshot_header().unwrap();
-    header.with_store(store)
+    header.with_store(prost::Message::encode_to_vec(&store))
 }
 
 fn save_own_snapshot(member: &mut Member) {

@@ -1,7 +1,7 @@
 //! What a replica wants done.
 
 use bytes::Bytes;
-use skep_proto::v1;
+use skep_store::Image;
 
 use crate::{codec::Message, log::Batch};
 
@@ -55,7 +55,7 @@ pub struct Output {
     /// To write.
     pub append: Option<Append>,
     /// Index and tables of a snapshot from the leader, to put in place of the store's.
-    pub restore: Option<(u64, v1::StoreSnapshot)>,
+    pub restore: Option<(u64, Image)>,
     /// To apply.
     pub committed: Vec<Committed>,
     /// Reads that a quorum has confirmed.

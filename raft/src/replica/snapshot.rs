@@ -90,11 +90,11 @@ impl Replica {
         };
         self.node.mut_store().restore(metadata.index, metadata.term);
         self.conf_state = metadata.get_conf_state().clone();
-        self.membership = Membership::from_wire(content.membership());
+        self.membership = Membership::from_wire(&content.membership);
         self.applied = metadata.index;
         self.restoring = Some((number, metadata.index));
         output.members_changed = true;
-        output.restore = Some((metadata.index, content.store.unwrap_or_default()));
+        output.restore = Some((metadata.index, content.store));
         Ok(())
     }
 }
@@ -105,15 +105,10 @@ impl SnapshotHeader {
         self.index
     }
 
-    /// Makes the snapshot. Takes long for a large store.
-    pub fn with_store(self, store: v1::StoreSnapshot) -> OwnSnapshot {
-        let content = v1::Snapshot {
-            version: v1::snapshot::Version::V0.into(),
-            membership: Some(self.membership),
-            store: Some(store),
-        };
+    /// Makes the snapshot. `store` is a serialised `StoreSnapshot`.
+    pub fn with_store(self, store: Vec<u8>) -> OwnSnapshot {
         let mut snapshot = Snapshot {
-            data: prost::Message::encode_to_vec(&content).into(),
+            data: codec::encode_snapshot(self.membership, store),
             ..Snapshot::default()
         };
         let metadata = snapshot.mut_metadata();
