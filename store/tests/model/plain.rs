@@ -47,6 +47,7 @@ impl Step {
                 };
                 let mut task = Task::clone(task);
                 task.node_id = node_id(node);
+                task.spec_mut().force_update = spec_of(&task.node_id);
                 tx.update(task).map(drop)
             }
             Self::Write { id, version } => {
@@ -149,8 +150,12 @@ impl Plain {
         Ok(true)
     }
 
-    /// What a snapshot holds. Fails if it finds something else by an index than by a search.
+    /// What a snapshot holds. Fails if it finds something else by an index than by a search, or a
+    /// task with the spec of another.
     pub fn of(snapshot: &Snapshot) -> Self {
+        for task in snapshot.all::<Task>() {
+            assert_eq!(task.spec().force_update, spec_of(&task.node_id));
+        }
         let tasks: BTreeMap<_, _> = snapshot
             .all::<Task>()
             .map(|task| (task.id.clone(), (task.node_id.clone(), task.version())))
@@ -192,9 +197,18 @@ fn config_name(id: u8, name: u8) -> String {
 }
 
 fn task(id: u8, node: u8) -> Task {
-    Task {
+    let mut task = Task {
         id: task_id(id),
         node_id: node_id(node),
+        service_id: "service".to_owned(),
+        slot: u64::from(id),
         ..Default::default()
-    }
+    };
+    task.spec_mut().force_update = spec_of(&task.node_id);
+    task
+}
+
+/// What tells the spec of a task on this node from others: two nodes have one alike.
+fn spec_of(node_id: &str) -> u64 {
+    u64::from(node_id.ends_with(['0', '1']))
 }
