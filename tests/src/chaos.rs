@@ -1,7 +1,7 @@
 //! Real processes under random failures: managers are killed, stopped, cut off and slowed down while
 //! clients write; afterwards all that was acknowledged must be there, and nothing that was refused.
 //!
-//! What goes wrong is drawn from a seed ([`plan`]); when exactly it meets which write is up to the
+//! What goes wrong is drawn from a seed (`plan`); when exactly it meets which write is up to the
 //! machine.
 
 pub mod child;

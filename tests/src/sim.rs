@@ -3,7 +3,7 @@
 //! seed, so that a failure can be repeated.
 //!
 //! A run goes through faults of all kinds under load, then everything is healed and the cluster has
-//! to come to rest. What must hold is checked all the time, by [`oracle`] and by those who see it.
+//! to come to rest. What must hold is checked all the time, by `oracle` and by those who see it.
 
 mod client;
 mod digest;
