@@ -7,8 +7,9 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use futures_util::future::BoxFuture;
-use skep_proto::v1;
+use bytes::Bytes;
+use futures_util::{future::BoxFuture, stream::BoxStream};
+use skep_proto::{Timestamp, v1};
 
 use crate::dependencies::Dependencies;
 
@@ -38,6 +39,31 @@ pub trait Executor: Send + Sync + 'static {
     /// is started or created yet, and a task that cannot be run here should still get a
     /// controller, whose [`Controller::prepare`] fails: it may have to be removed.
     fn controller(&self, context: TaskContext) -> Result<Box<dyn Controller>, Failure>;
+
+    /// What a task wrote, oldest first, as `options` ask for it: `since`, `streams`, `tail` (0 is
+    /// everything, `-(n + 1)` the last n messages) and `follow`. With `follow` the stream goes on
+    /// until nothing more can come; else it ends with what was there. Any number may be read beside
+    /// each other and beside the controller, and dropped at any time. `None` if tasks of this
+    /// executor write nothing.
+    fn logs(
+        &self,
+        context: &TaskContext,
+        options: v1::LogSubscriptionOptions,
+    ) -> Option<BoxStream<'static, Result<LogLine, Failure>>> {
+        let _ = (context, options);
+        None
+    }
+}
+
+/// A piece of what a task wrote, as a rule a line with its end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogLine {
+    /// When it was written.
+    pub timestamp: Timestamp,
+    /// Where to: stdout or stderr.
+    pub stream: v1::LogStream,
+    /// The bytes, with the line's end if there was one.
+    pub data: Bytes,
 }
 
 /// Runs one task.
