@@ -70,14 +70,29 @@ impl Cluster {
         Self::with_executor(managers, workers, Arc::new(ProcessExecutor)).await
     }
 
-    async fn with_executor(managers: usize, workers: usize, executor: Arc<dyn Executor>) -> Self {
-        let dir = TempDir::new().unwrap();
-        let mut cluster = Self {
+    /// A cluster of managers that listen on these IP addresses of this machine. All are ready when this
+    /// returns.
+    pub async fn at(ips: &[String]) -> Self {
+        let mut cluster = Self::empty(Arc::new(NullExecutor));
+        for (index, ip) in ips.iter().enumerate() {
+            let name = format!("manager-{}", index + 1);
+            Box::pin(cluster.add_at(&name, true, ip)).await;
+        }
+        cluster.all_ready().await;
+        cluster
+    }
+
+    fn empty(executor: Arc<dyn Executor>) -> Self {
+        Self {
             nodes: Vec::new(),
             links: Links::default(),
-            dir,
+            dir: TempDir::new().unwrap(),
             executor,
-        };
+        }
+    }
+
+    async fn with_executor(managers: usize, workers: usize, executor: Arc<dyn Executor>) -> Self {
+        let mut cluster = Self::empty(executor);
         for number in 1..=managers {
             cluster.add(&format!("manager-{number}"), true).await;
         }
@@ -486,16 +501,19 @@ impl Cluster {
 
     /// Creates a service of `replicas` tasks that run `command`.
     pub async fn create(&self, name: &str, replicas: u64, command: &[&str]) -> Service {
-        let spec = spec(name, replicas, command);
-        let created = self
-            .retry("service create", async |mut control| {
-                control
-                    .create_service(CreateServiceRequest {
-                        spec: Some(spec.clone()),
-                    })
-                    .await
-            })
-            .await;
+        self.create_service(spec(name, replicas, command)).await
+    }
+
+    /// Creates a service.
+    pub async fn create_service(&self, spec: ServiceSpec) -> Service {
+        let created = Box::pin(self.retry("service create", async |mut control| {
+            control
+                .create_service(CreateServiceRequest {
+                    spec: Some(spec.clone()),
+                })
+                .await
+        }))
+        .await;
         created.service.unwrap()
     }
 

@@ -1,0 +1,7 @@
+//! Unchanged Docker engines as workers: they join with the token and do their work.
+//!
+//! Each test needs root and an installed engine, and says so when it is skipped.
+#![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
+
+mod fixture;
+mod work;
