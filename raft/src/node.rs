@@ -340,12 +340,12 @@ impl Node {
         while self.replica.has_output() && self.disk.has_room() {
             let output = self.replica.take_output()?;
             self.handle(output)?;
-            if self.replica.is_removed() {
-                return Err(Error::Removed);
-            }
             self.replica.campaign_if_alone();
         }
-        Ok(())
+        match self.replica.is_removed() {
+            true => Err(Error::Removed),
+            false => Ok(()),
+        }
     }
 
     fn handle(&mut self, output: Output) -> Result<(), Error> {

@@ -25,7 +25,7 @@ use skep_proto::v1;
 use skep_store::Image;
 use slog::Drain;
 
-use self::tail::Tail;
+use self::{changes::Farewell, tail::Tail};
 pub use self::{
     output::{Append, Committed, Output, ReadIndex, Role},
     snapshot::SnapshotHeader,
@@ -101,6 +101,8 @@ pub struct Replica {
     /// Index of the last entry or snapshot handed out.
     applied: u64,
     removed: bool,
+    /// It was removed, but stays for a moment to tell the others.
+    farewell: Option<Farewell>,
     /// Ticks since a peer has last needed the snapshot that is offered.
     offered_ticks: usize,
 }
@@ -177,6 +179,7 @@ impl Replica {
             restoring: None,
             applied: position.0,
             removed: false,
+            farewell: None,
             offered_ticks: 0,
         };
         Ok((replica, store))
@@ -185,7 +188,8 @@ impl Replica {
     /// A tick of the clock has passed.
     pub fn tick(&mut self) {
         self.age_offer();
-        if self.removed || (!self.leads() && !self.may_campaign()) {
+        self.age_farewell();
+        if self.removed || (!self.holds_office() && !self.may_campaign()) {
             return;
         }
         self.node.tick();
@@ -193,7 +197,7 @@ impl Replica {
 
     /// Stands for election at once if there is nobody else to wait for.
     pub fn campaign_if_alone(&mut self) {
-        if self.is_alone() && !self.leads() && self.may_campaign() && !self.removed {
+        if self.is_alone() && !self.holds_office() && self.may_campaign() && !self.removed {
             // It only fails for messages of others.
             let _ = self.node.campaign();
         }
@@ -225,6 +229,7 @@ impl Replica {
         {
             self.incoming = Some((index, content));
         }
+        self.take_leave();
         Ok(())
     }
 
@@ -315,7 +320,8 @@ impl Replica {
 
     /// Whether [`Self::take_output`] would have something to say.
     pub fn has_output(&self) -> bool {
-        !self.removed && (self.node.has_ready() || !self.released.is_empty())
+        let resigns = self.farewell.is_some() && self.role.leads;
+        !self.removed && (self.node.has_ready() || !self.released.is_empty() || resigns)
     }
 
     /// What is to be done now. An error means that a committed entry is broken: this replica must
@@ -326,6 +332,7 @@ impl Replica {
             ..Output::default()
         };
         if self.removed || !self.node.has_ready() {
+            self.note_role(&mut output);
             return Ok(output);
         }
         let mut ready = self.node.ready();
@@ -368,7 +375,7 @@ impl Replica {
         for entry in committed {
             self.commit(entry, &mut output)?;
         }
-        // Who is removed itself ends now: these are the last words.
+        // Who is removed without having led ends now: these are the last words.
         match self.unwritten.back_mut() {
             Some((_, _, waiting)) if changes && !self.removed => {
                 waiting.splice(0..0, messages).for_each(drop);
@@ -393,7 +400,7 @@ impl Replica {
             EntryType::EntryConfChange => {
                 let (id, change) = codec::decode_change(&entry.data)?;
                 committed.change = Some(id);
-                self.apply_change(&change)?;
+                self.apply_change(entry.index, &change)?;
                 output.members_changed = true;
             }
             EntryType::EntryConfChangeV2 => {
@@ -409,11 +416,19 @@ impl Replica {
     }
 
     fn note_role(&mut self, output: &mut Output) {
+        if self.farewell.is_some() && output.members_changed && self.role.leads {
+            // What is committed with its removal was still proposed by a leader, which the next output
+            // says that it is not any more.
+            return;
+        }
         let raft = &self.node.raft;
         let role = Role {
             term: raft.term,
-            leader: raft.leader_id,
-            leads: raft.state == StateRole::Leader,
+            leader: match self.farewell {
+                None => raft.leader_id,
+                Some(_) => 0,
+            },
+            leads: self.leads(),
         };
         if role != self.role {
             self.role = role;
@@ -485,6 +500,11 @@ impl Replica {
     }
 
     fn leads(&self) -> bool {
+        self.holds_office() && self.farewell.is_none()
+    }
+
+    /// Whether the others hear this replica as their leader, also while it takes leave.
+    fn holds_office(&self) -> bool {
         self.node.raft.state == StateRole::Leader
     }
 

@@ -13,6 +13,19 @@ use crate::{
 /// quorum; so many are replayed in a fraction of a second, and under load it always lacks some.
 const CAUGHT_UP: u64 = 4096;
 
+/// Ticks for which a leader that is not a member any more stays to tell the others. Whoever is not told
+/// by then was not there for five times the shortest election timeout.
+const FAREWELL_TICKS: usize = 50;
+
+/// A leader's own removal is committed, and the others do not all know it yet. In a group of two the one
+/// that is left needs that news: without it, it would wait for a vote that nobody gives any more.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    /// Index of the removal.
+    index: u64,
+    ticks: usize,
+}
+
 impl Replica {
     /// Whether a membership change would be taken now: one at a time.
     pub fn can_change(&self) -> bool {
@@ -50,15 +63,41 @@ impl Replica {
         Ok(())
     }
 
-    pub(super) fn apply_change(&mut self, change: &Change) -> Result<(), Error> {
+    pub(super) fn apply_change(&mut self, index: u64, change: &Change) -> Result<(), Error> {
         self.membership.apply(change);
         if *change == Change::Remove(self.node.raft.id) {
             // The library must not be told: a leader that is not a member makes it panic.
-            self.removed = true;
+            match self.holds_office() {
+                true => self.farewell = Some(Farewell { index, ticks: 0 }),
+                false => self.removed = true,
+            }
         } else if let Some(change) = codec::for_library(change) {
             self.conf_state = self.node.apply_conf_change(&change)?;
         }
         Ok(())
+    }
+
+    /// Counts the ticks of a farewell.
+    pub(super) fn age_farewell(&mut self) {
+        if let Some(farewell) = &mut self.farewell {
+            farewell.ticks += 1;
+        }
+        self.take_leave();
+    }
+
+    /// Ends a farewell that is over.
+    pub(super) fn take_leave(&mut self) {
+        let Some(farewell) = &self.farewell else {
+            return;
+        };
+        let raft = &self.node.raft;
+        let knows = |progress: &raft::Progress| progress.committed_index >= farewell.index;
+        let told = self.holds_office()
+            && raft
+                .prs()
+                .iter()
+                .all(|(id, progress)| *id == raft.id || knows(progress));
+        self.removed |= told || farewell.ticks >= FAREWELL_TICKS;
     }
 
     /// Raft IDs of the members that do not vote yet.

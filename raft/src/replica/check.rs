@@ -74,7 +74,7 @@ impl Replica {
             }
             // An answer to an earlier leader may name entries that are gone; it is ignored anyway.
             MessageType::MsgAppendResponse
-                if self.leads()
+                if self.holds_office()
                     && message.term == raft.term
                     && !message.reject
                     && message.index > last =>

@@ -167,6 +167,11 @@ impl Group {
         self.members.get_mut(&id).unwrap().replica.as_mut().unwrap()
     }
 
+    fn is_removed(&self, id: u64) -> bool {
+        let replica = self.members[&id].replica.as_ref();
+        replica.is_some_and(Replica::is_removed)
+    }
+
     /// The leader of the highest term.
     fn leader(&self) -> Option<u64> {
         self.members

@@ -72,9 +72,7 @@ impl Plan {
         let bad_network = rng.random_bool(0.6);
         let mut plan = Self {
             members,
-            // Not down to one: if the other one leads when its removal is committed and its last
-            // message is lost, the one that is left waits for its vote for ever.
-            sizes: rng.random_range(2..=3)..rng.random_range(4..=7),
+            sizes: rng.random_range(1..=3)..rng.random_range(4..=7),
             clients: rng.random_range(2..=12),
             think: 0..pick(rng, &[1, 5, 50, 200]) * MILLISECOND,
             rest: 0..0,

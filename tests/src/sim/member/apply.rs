@@ -25,15 +25,14 @@ impl Member {
                 Err(error) => return broken("committed entries make sense", error.to_string()),
             };
             self.handle(output, scene)?;
-            let Some(process) = &mut self.process else {
-                return Ok(());
-            };
-            if process.replica.is_removed() {
-                return self.removed(scene);
+            if let Some(process) = &mut self.process {
+                process.replica.campaign_if_alone();
             }
-            process.replica.campaign_if_alone();
         }
-        Ok(())
+        match &self.process {
+            Some(process) if process.replica.is_removed() => self.removed(scene),
+            _ => Ok(()),
+        }
     }
 
     fn handle(&mut self, mut output: Output, scene: &mut Scene) -> Result<(), Violation> {
