@@ -2,8 +2,8 @@
 //! the field rather than half fulfilled. This file shrinks as features arrive.
 
 use skep_proto::v1::{
-    Cluster, ClusterSpec, ContainerSpec, KeyRotation, NetworkAttachmentConfig, ServiceSpec,
-    TaskSpec, service_spec::Mode, task_spec::Runtime, update_config::FailureAction,
+    Cluster, ClusterSpec, ContainerSpec, KeyRotation, Mount, NetworkAttachmentConfig, ServiceSpec,
+    TaskSpec, mount, service_spec::Mode, task_spec::Runtime, update_config::FailureAction,
 };
 
 use super::ApiError;
@@ -57,16 +57,8 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), ApiError> {
 }
 
 fn task(spec: &TaskSpec) -> Result<(), ApiError> {
-    let reserved = spec
-        .resources
-        .as_ref()
-        .and_then(|resources| resources.reservations.as_ref());
     refuse_any(&[
         (!spec.networks.is_empty(), "TaskSpec: networks are"),
-        (
-            reserved.is_some_and(|reserved| !reserved.generic.is_empty()),
-            "TaskSpec: generic resource reservations are",
-        ),
         (
             spec.placement
                 .as_ref()
@@ -77,10 +69,6 @@ fn task(spec: &TaskSpec) -> Result<(), ApiError> {
             matches!(spec.runtime, Some(Runtime::Generic(_))),
             "TaskSpec: the generic runtime is",
         ),
-        (
-            !spec.resource_references.is_empty(),
-            "TaskSpec: resource references are",
-        ),
     ])?;
     match &spec.runtime {
         Some(Runtime::Container(spec)) => container(spec),
@@ -89,15 +77,11 @@ fn task(spec: &TaskSpec) -> Result<(), ApiError> {
 }
 
 fn container(spec: &ContainerSpec) -> Result<(), ApiError> {
-    refuse_any(&[
-        (!spec.secrets.is_empty(), "ContainerSpec: secrets are"),
-        (!spec.configs.is_empty(), "ContainerSpec: configs are"),
-        (!spec.mounts.is_empty(), "ContainerSpec: mounts are"),
-        (
-            spec.healthcheck.is_some(),
-            "ContainerSpec: health checks are",
-        ),
-    ])
+    let of_cluster = |mount: &Mount| mount.r#type() == mount::Type::Cluster;
+    refuse_any(&[(
+        spec.mounts.iter().any(of_cluster),
+        "ContainerSpec: mounts of cluster volumes are",
+    )])
 }
 
 /// Fails if an update of `stored` to `spec` needs what is not there.
@@ -157,9 +141,20 @@ mod tests {
             ..Default::default()
         });
         full.task_mut().resources = Some(ResourceRequirements {
-            reservations: Some(Resources::default()),
+            reservations: Some(Resources {
+                generic: vec![GenericResource::default()],
+                ..Default::default()
+            }),
             ..Default::default()
         });
+        full.task_mut().resource_references = vec![ResourceReference::default()];
+        let Some(Runtime::Container(container)) = &mut full.task_mut().runtime else {
+            panic!("not a container: {full:?}");
+        };
+        container.secrets = vec![SecretReference::default()];
+        container.configs = vec![ConfigReference::default()];
+        container.mounts = vec![Mount::default()];
+        container.healthcheck = Some(HealthConfig::default());
         assert_eq!(text(service(&full)), "");
     }
 
@@ -220,20 +215,6 @@ mod tests {
         check(
             |s| {
                 task(s, |t| {
-                    t.resources = Some(ResourceRequirements {
-                        reservations: Some(Resources {
-                            generic: vec![GenericResource::default()],
-                            ..Default::default()
-                        }),
-                        ..Default::default()
-                    });
-                });
-            },
-            "TaskSpec: generic resource reservations are not supported yet",
-        );
-        check(
-            |s| {
-                task(s, |t| {
                     t.placement = Some(Placement {
                         preferences: vec![PlacementPreference::default()],
                         ..Default::default()
@@ -251,24 +232,15 @@ mod tests {
             "TaskSpec: the generic runtime is not supported yet",
         );
         check(
-            |s| task(s, |t| t.resource_references = vec![Default::default()]),
-            "TaskSpec: resource references are not supported yet",
-        );
-        check(
-            |s| container(s, |c| c.secrets = vec![Default::default()]),
-            "ContainerSpec: secrets are not supported yet",
-        );
-        check(
-            |s| container(s, |c| c.configs = vec![Default::default()]),
-            "ContainerSpec: configs are not supported yet",
-        );
-        check(
-            |s| container(s, |c| c.mounts = vec![Default::default()]),
-            "ContainerSpec: mounts are not supported yet",
-        );
-        check(
-            |s| container(s, |c| c.healthcheck = Some(Default::default())),
-            "ContainerSpec: health checks are not supported yet",
+            |s| {
+                container(s, |c| {
+                    c.mounts = vec![Mount {
+                        r#type: mount::Type::Cluster.into(),
+                        ..Default::default()
+                    }];
+                });
+            },
+            "ContainerSpec: mounts of cluster volumes are not supported yet",
         );
     }
 

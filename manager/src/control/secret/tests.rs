@@ -231,6 +231,63 @@ async fn a_secret_in_use_stays() {
 }
 
 #[tokio::test]
+async fn a_service_gets_what_exists_and_only_its_current_spec_holds_on_to_it() {
+    let swarm = Swarm::new();
+    let secret = create(&swarm, "db").await;
+    let mut spec = service_spec("web");
+    let reference = |name: &str| SecretReference {
+        secret_id: secret.id.clone(),
+        secret_name: name.to_owned(),
+        target: Some(secret_reference::Target::File(FileTarget {
+            name: "password".to_owned(),
+            ..Default::default()
+        })),
+    };
+    fn secrets(spec: &mut ServiceSpec, secrets: Vec<SecretReference>) {
+        match &mut spec.task_mut().runtime {
+            Some(task_spec::Runtime::Container(container)) => container.secrets = secrets,
+            other => panic!("not a container: {other:?}"),
+        }
+    }
+    secrets(&mut spec, vec![reference("other")]);
+    let request = CreateServiceRequest {
+        spec: Some(spec.clone()),
+    };
+    assert_eq!(
+        refusal(swarm.control.create_service(ask(request)).await),
+        (Code::InvalidArgument, "secret not found: other".to_owned())
+    );
+    secrets(&mut spec, vec![reference("db")]);
+    let request = CreateServiceRequest {
+        spec: Some(spec.clone()),
+    };
+    let service = reply(swarm.control.create_service(ask(request)).await)
+        .service
+        .unwrap();
+    let remove = || {
+        ask(RemoveSecretRequest {
+            secret_id: secret.id.clone(),
+        })
+    };
+    assert_eq!(
+        refusal(swarm.control.remove_secret(remove()).await).1,
+        "secret 'db' is in use by the following service: web"
+    );
+    secrets(&mut spec, Vec::new());
+    let request = UpdateServiceRequest {
+        service_id: service.id.clone(),
+        service_version: service.meta().version,
+        spec: Some(spec),
+        ..Default::default()
+    };
+    let service = reply(swarm.control.update_service(ask(request)).await)
+        .service
+        .unwrap();
+    assert!(service.previous_spec.is_some());
+    reply(swarm.control.remove_secret(remove()).await);
+}
+
+#[tokio::test]
 async fn names_and_ids_are_one_filter_and_case_does_not_matter() {
     let swarm = Swarm::new();
     for (id, name, env) in [

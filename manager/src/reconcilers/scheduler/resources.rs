@@ -70,9 +70,9 @@ impl Free {
         let enough = |wanted: i64, free: i64| wanted <= 0 || wanted <= free;
         enough(wanted.nano_cpus, self.nano_cpus)
             && enough(wanted.memory_bytes, self.memory_bytes)
-            && amounts(wanted).all(|wanted| {
-                let free = self.generic.get(&wanted.kind).map_or(0, Kind::amount);
-                enough(wanted.value, free)
+            && sums(wanted).into_iter().all(|(kind, wanted)| {
+                let free = self.generic.get(kind).map_or(0, Kind::amount);
+                enough(wanted, free)
             })
     }
 
@@ -146,9 +146,20 @@ fn amounts(resources: &Resources) -> impl Iterator<Item = &DiscreteGenericResour
         .generic
         .iter()
         .filter_map(|resource| match &resource.resource {
-            Some(Resource::DiscreteResourceSpec(some)) => Some(some),
+            // What is not positive asks for nothing.
+            Some(Resource::DiscreteResourceSpec(some)) if some.value > 0 => Some(some),
             _ => None,
         })
+}
+
+/// How much is reserved of each kind; one may be named more than once.
+fn sums(resources: &Resources) -> BTreeMap<&str, i64> {
+    let mut sums = BTreeMap::<_, i64>::new();
+    for wanted in amounts(resources) {
+        let sum = sums.entry(wanted.kind.as_str()).or_default();
+        *sum = sum.saturating_add(wanted.value);
+    }
+    sums
 }
 
 #[cfg(test)]
@@ -216,6 +227,7 @@ mod tests {
             let mut free = node(offered.clone());
             assert!(free.fits(&task(0, 0, vec![gpus(2)])));
             assert!(!free.fits(&task(0, 0, vec![gpus(3)])));
+            assert!(!free.fits(&task(0, 0, vec![gpus(2), gpus(1)])), "together");
             let mut first = task(0, 0, vec![gpus(1)]);
             first.assigned_generic_resources = free.assign(&first);
             let expected = if named { gpu("a") } else { gpus(1) };
