@@ -2,6 +2,7 @@
 
 mod filters;
 mod node_info;
+mod plugins;
 mod rank;
 mod resources;
 

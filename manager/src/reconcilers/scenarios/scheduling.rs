@@ -1,9 +1,11 @@
 //! What keeps tasks from a node, and what users are told.
 
 use skep_proto::v1::{
-    EndpointSpec, NetworkAttachmentConfig, PortConfig, ReplicatedService, ResourceRequirements,
-    Resources, Service, Task, TaskState, node_spec::Availability, node_status,
-    port_config::PublishMode, service_spec::Mode,
+    DiscreteGenericResource, Driver, EndpointSpec, EngineDescription, GenericResource,
+    NamedGenericResource, NetworkAttachmentConfig, PluginDescription, PortConfig,
+    ReplicatedService, ResourceRequirements, Resources, RestartPolicy, Service, Task, TaskState,
+    generic_resource::Resource, node_spec::Availability, node_status, port_config::PublishMode,
+    service_spec::Mode,
 };
 use skep_store::Object;
 
@@ -58,6 +60,117 @@ fn reservations_bound_what_a_node_takes() {
             .iter()
             .all(|task| task.status().err.is_empty())
     );
+}
+
+#[test]
+fn generic_resources_are_counted_assigned_and_given_back() {
+    let resource = |resource| GenericResource {
+        resource: Some(resource),
+    };
+    let gpu = |value: &str| {
+        resource(Resource::NamedResourceSpec(NamedGenericResource {
+            kind: "gpu".to_owned(),
+            value: value.to_owned(),
+        }))
+    };
+    let gpus = |value: i64| {
+        resource(Resource::DiscreteResourceSpec(DiscreteGenericResource {
+            kind: "gpu".to_owned(),
+            value,
+        }))
+    };
+    let mut world = World::new(0);
+    for (id, offered) in [("n0", vec![gpu("a"), gpu("b")]), ("n1", vec![gpus(1)])] {
+        let mut node = node(id);
+        let description = node.description.get_or_insert_default();
+        description.resources.get_or_insert_default().generic = offered;
+        world.create(node);
+    }
+    world.create(node("n2"));
+    let mut service = service(4);
+    service.spec_mut().task_mut().resources = Some(ResourceRequirements {
+        reservations: Some(Resources {
+            generic: vec![gpus(1)],
+            ..Resources::default()
+        }),
+        ..ResourceRequirements::default()
+    });
+    service.spec_mut().task_mut().restart = Some(RestartPolicy::default());
+    world.create(service);
+    world.settle();
+    let mut assigned: Vec<_> = world
+        .running()
+        .iter()
+        .map(|task| {
+            (
+                task.node_id.clone(),
+                task.assigned_generic_resources.clone(),
+            )
+        })
+        .collect();
+    assigned.sort_by_key(|(node, resources)| (node.clone(), format!("{resources:?}")));
+    let expected = [
+        ("n0", vec![gpu("a")]),
+        ("n0", vec![gpu("b")]),
+        ("n1", vec![gpus(1)]),
+    ];
+    assert_eq!(
+        assigned,
+        expected.map(|(node, resources)| (node.to_owned(), resources))
+    );
+    let waiting = |world: &World| {
+        world
+            .tasks()
+            .into_iter()
+            .find(|task| state(task) == TaskState::Pending)
+    };
+    assert_eq!(
+        waiting(&world).unwrap().status().err,
+        "no suitable node (insufficient resources on 3 nodes)"
+    );
+    // One that has ended gives its resource to the one that waits.
+    let ends = world
+        .running()
+        .into_iter()
+        .find(|task| task.assigned_generic_resources == [gpu("a")])
+        .unwrap();
+    world.report(&ends.id, TaskState::Complete);
+    world.settle();
+    assert!(waiting(&world).is_none());
+    let heirs = world.running();
+    let heirs = heirs
+        .iter()
+        .filter(|task| task.assigned_generic_resources == [gpu("a")]);
+    assert_eq!(heirs.count(), 1);
+}
+
+#[test]
+fn a_node_without_the_plugin_is_passed_over() {
+    let mut world = World::new(1);
+    let mut engine = node("n1");
+    engine.description.get_or_insert_default().engine = Some(EngineDescription {
+        plugins: vec![PluginDescription {
+            r#type: "Log".to_owned(),
+            name: "json-file".to_owned(),
+        }],
+        ..EngineDescription::default()
+    });
+    world.availability("n0", Availability::Pause);
+    world.create(engine);
+    let mut service = service(1);
+    service.spec_mut().task_mut().log_driver = Some(Driver {
+        name: "fluentd".to_owned(),
+        ..Driver::default()
+    });
+    world.create(service);
+    world.rest();
+    assert_eq!(
+        world.tasks()[0].status().err,
+        "no suitable node (1 node not available for new tasks; missing plugin on 1 node)"
+    );
+    world.availability("n0", Availability::Active);
+    world.rest();
+    assert_eq!(by_node(&world).into_keys().collect::<Vec<_>>(), ["n0"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use skep_proto::v1::{Placement, Platform, Task};
 
-use super::node_info::NodeInfo;
+use super::{node_info::NodeInfo, plugins::Needed};
 use crate::reconcilers::constraint::{self, Constraint};
 
 /// What can speak against a node, in the order in which it is looked at.
@@ -12,6 +12,7 @@ use crate::reconcilers::constraint::{self, Constraint};
 pub(super) enum Filter {
     Ready,
     Resource,
+    Plugin,
     Constraint,
     Platform,
     HostPort,
@@ -19,9 +20,10 @@ pub(super) enum Filter {
 }
 
 impl Filter {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Ready,
         Self::Resource,
+        Self::Plugin,
         Self::Constraint,
         Self::Platform,
         Self::HostPort,
@@ -38,6 +40,7 @@ impl Filter {
             Self::Ready if n == 1 => "1 node not available for new tasks".to_owned(),
             Self::Ready => format!("{n} nodes not available for new tasks"),
             Self::Resource => on("insufficient resources"),
+            Self::Plugin => on("missing plugin"),
             Self::Constraint => on("scheduling constraints not satisfied"),
             Self::Platform => on("unsupported platform"),
             Self::HostPort => on("host-mode port already in use"),
@@ -50,6 +53,7 @@ impl Filter {
 #[derive(Debug)]
 pub(super) struct Pipeline<'a> {
     task: &'a Task,
+    plugins: Needed<'a>,
     constraints: Vec<Constraint>,
     platforms: &'a [Platform],
     max_replicas: u64,
@@ -60,6 +64,7 @@ impl<'a> Pipeline<'a> {
         let placement: Option<&Placement> = task.spec().placement.as_ref();
         Self {
             task,
+            plugins: Needed::of(task),
             // They were checked when the service was made; SwarmKit ignores what it cannot read.
             constraints: placement
                 .and_then(|p| constraint::parse(&p.constraints).ok())
@@ -97,6 +102,7 @@ impl<'a> Pipeline<'a> {
         match filter {
             Filter::Ready => info.is_ready(),
             Filter::Resource => info.free.fits(self.task),
+            Filter::Plugin => self.plugins.are_on(info),
             Filter::Constraint => self.constraints.iter().all(|c| c.matches(info.node)),
             Filter::Platform => self.platforms.is_empty() || self.supports_platform(info),
             Filter::HostPort => info.has_ports_for(self.task),
@@ -264,5 +270,6 @@ mod tests {
             Filter::Resource.explain(1),
             "insufficient resources on 1 node"
         );
+        assert_eq!(Filter::Plugin.explain(2), "missing plugin on 2 nodes");
     }
 }
