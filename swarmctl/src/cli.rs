@@ -7,7 +7,8 @@ use clap::{Parser, Subcommand};
 use crate::{
     DEFAULT_SOCKET,
     commands::{
-        cluster::ClusterCommand, node::NodeCommand, service::ServiceCommand, task::TaskCommand,
+        cluster::ClusterCommand, config::ConfigCommand, node::NodeCommand, secret::SecretCommand,
+        service::ServiceCommand, task::TaskCommand,
     },
     output::Format,
 };
@@ -54,6 +55,12 @@ pub(crate) enum Command {
     /// Tasks: what runs, and what ran
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Secrets: what tasks must know and nobody else
+    #[command(subcommand)]
+    Secret(SecretCommand),
+    /// Configs: files that tasks need
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// The cluster itself
     #[command(subcommand)]
     Cluster(ClusterCommand),

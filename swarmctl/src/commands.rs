@@ -1,9 +1,12 @@
 //! The commands: one folder per kind of object, one file per verb.
 
 pub(crate) mod cluster;
+pub(crate) mod config;
 mod context;
 mod many;
 pub(crate) mod node;
+mod payload;
+pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod task;
 mod versions;
@@ -26,6 +29,8 @@ pub(crate) async fn run(cli: Cli, io: &mut Io) -> Result<(), Error> {
         Command::Service(command) => Box::pin(command.run(&mut context)).await,
         Command::Node(command) => command.run(&mut context).await,
         Command::Task(command) => command.run(&mut context).await,
+        Command::Secret(command) => command.run(&mut context).await,
+        Command::Config(command) => command.run(&mut context).await,
         Command::Cluster(command) => command.run(&mut context).await,
     }?;
     Ok(context.io.out.flush()?)

@@ -26,7 +26,7 @@ pub enum Error {
     /// No object has this ID, name or ID prefix.
     #[error("{kind} {name} not found")]
     NotFound {
-        /// `service`, `node`, `task` or `cluster`.
+        /// `service`, `node`, `task`, `secret`, `config` or `cluster`.
         kind: &'static str,
         /// What the user wrote.
         name: String,
@@ -34,7 +34,7 @@ pub enum Error {
     /// Several objects have this name or ID prefix.
     #[error("{kind} {name} is ambiguous: {count} match, use a full ID")]
     Ambiguous {
-        /// `service`, `node`, `task` or `cluster`.
+        /// `service`, `node`, `task`, `secret`, `config` or `cluster`.
         kind: &'static str,
         /// What the user wrote.
         name: String,

@@ -44,6 +44,17 @@ impl Io {
         Ok(line.trim().to_owned())
     }
 
+    /// All that is piped in or typed, but `limit` bytes at most.
+    pub(crate) fn read_all(&mut self, limit: u64) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        match &mut self.input {
+            Some(input) => input.take(limit).read_to_end(&mut bytes),
+            None => io::stdin().lock().take(limit).read_to_end(&mut bytes),
+        }
+        .map_err(|error| Error::Input(error.to_string()))?;
+        Ok(bytes)
+    }
+
     /// Shows what clap says about a command line: help and version on `out`, errors on `err`.
     pub(crate) fn show_usage(&mut self, message: &clap::Error) -> Exit {
         let text = message.render();

@@ -3,9 +3,11 @@
 //! The Get calls take full IDs only; names and prefixes are looked up through List filters.
 
 use skep_proto::v1::{
-    Cluster, GetClusterRequest, GetNodeRequest, GetServiceRequest, GetTaskRequest,
-    ListClustersRequest, ListNodesRequest, ListServicesRequest, ListTasksRequest, Node, Service,
-    Task, list_clusters_request, list_nodes_request, list_services_request, list_tasks_request,
+    Cluster, Config, GetClusterRequest, GetConfigRequest, GetNodeRequest, GetSecretRequest,
+    GetServiceRequest, GetTaskRequest, ListClustersRequest, ListConfigsRequest, ListNodesRequest,
+    ListSecretsRequest, ListServicesRequest, ListTasksRequest, Node, Secret, Service, Task,
+    list_clusters_request, list_configs_request, list_nodes_request, list_secrets_request,
+    list_services_request, list_tasks_request,
 };
 use tonic::{Code, Response, Status};
 
@@ -68,6 +70,19 @@ lookup!(
     cluster -> Cluster, "cluster",
     get_cluster(GetClusterRequest { cluster_id } -> cluster),
     list_clusters(ListClustersRequest, list_clusters_request -> clusters)
+);
+
+lookup!(
+    /// The secret `wanted` means, without its data.
+    secret -> Secret, "secret",
+    get_secret(GetSecretRequest { secret_id } -> secret),
+    list_secrets(ListSecretsRequest, list_secrets_request -> secrets)
+);
+lookup!(
+    /// The config `wanted` means.
+    config -> Config, "config",
+    get_config(GetConfigRequest { config_id } -> config),
+    list_configs(ListConfigsRequest, list_configs_request -> configs)
 );
 
 /// The answer of a Get call, `None` if there is no object with that ID.
