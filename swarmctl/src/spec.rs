@@ -6,13 +6,25 @@
 //! existing services can be given, [`Edits`] change an existing one.
 
 mod edits;
+mod env_file;
+mod lists;
+mod mount;
 mod new_service;
+mod pairs;
+mod reference;
+mod registry;
 mod settings;
 pub mod values;
 
 pub use edits::Edits;
+pub use lists::{ListEdits, NewLists};
 pub use new_service::{Mode, NewService};
-pub use settings::{FailureAction, Order, RestartCondition, Settings};
+pub(crate) use reference::resolve;
+pub(crate) use registry::RegistryFlags;
+pub use settings::{
+    ContainerFlags, FailureAction, HealthFlags, LogFlags, Order, RestartCondition,
+    RollbackFailureAction, RollbackFlags, Settings, UpdateFlags,
+};
 
 use skep_proto::v1::{ContainerSpec, TaskSpec, task_spec::Runtime};
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use skep_proto::v1::ServiceSpec;
 
-use super::{Settings, container, values};
+use super::{ListEdits, Settings, container, env_file::key_of, values};
 use crate::Error;
 
 /// Changes to a service. Everything not named stays as it is.
@@ -12,6 +12,9 @@ pub struct Edits {
     /// The values to set.
     #[command(flatten)]
     pub settings: Settings,
+    /// The lists to change.
+    #[command(flatten)]
+    pub lists: ListEdits,
     /// Set an environment variable
     #[arg(long, value_name = "KEY=VALUE", value_parser = values::assignment)]
     pub env_add: Vec<String>,
@@ -51,6 +54,7 @@ impl Edits {
     /// value.
     pub fn apply(&self, spec: &mut ServiceSpec) -> Result<(), Error> {
         self.settings.apply(spec)?;
+        self.lists.apply(spec)?;
         self.apply_env(spec)?;
         self.apply_command(spec)?;
         self.apply_constraints(spec);
@@ -86,7 +90,10 @@ impl Edits {
             let container = container(spec.task_mut())?;
             // Where the first word belongs is decided as for a new service: the command of a
             // process, an argument of an image's entrypoint.
-            if container.image == super::PROCESS_IMAGE || !container.command.is_empty() {
+            let has_entrypoint = self.settings.container.entrypoint.is_some();
+            if container.image == super::PROCESS_IMAGE
+                || !container.command.is_empty() && !has_entrypoint
+            {
                 container.command = vec![program.clone()];
                 container.args = arguments.to_vec();
             } else {
@@ -114,11 +121,6 @@ impl Edits {
             }
         }
     }
-}
-
-/// The name of an environment variable written as `KEY=VALUE`.
-fn key_of(variable: &str) -> &str {
-    variable.split_once('=').map_or(variable, |(key, _)| key)
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! The parameters of a service to create.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use skep_proto::v1::{Annotations, ServiceSpec, service_spec};
 
-use super::{PROCESS_IMAGE, Settings, container, values};
+use super::{ListEdits, NewLists, PROCESS_IMAGE, Settings, container, env_file, values};
 use crate::Error;
 
 /// A service to create.
@@ -18,6 +20,9 @@ pub struct NewService {
     /// Environment variable of the command
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::assignment)]
     pub env: Vec<String>,
+    /// File with a KEY=VALUE on each line, over which --env wins; a KEY alone has its value here
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub env_files: Vec<PathBuf>,
     /// Label of the service
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = values::label)]
     pub labels: Vec<(String, String)>,
@@ -27,6 +32,9 @@ pub struct NewService {
     /// The other values of the service.
     #[command(flatten)]
     pub settings: Settings,
+    /// Its lists.
+    #[command(flatten)]
+    pub lists: NewLists,
     /// Command to run and its arguments; with --image, arguments of the image's entrypoint
     #[arg(last = true, value_name = "COMMAND", required_unless_present = "image")]
     pub command: Vec<String>,
@@ -63,8 +71,8 @@ impl NewService {
         };
         let container = container(spec.task_mut())?;
         PROCESS_IMAGE.clone_into(&mut container.image);
-        container.env.clone_from(&self.env);
-        match (&self.settings.image, self.command.split_first()) {
+        container.env = env_file::merge(&self.env_files, &self.env)?;
+        match (&self.settings.container.image, self.command.split_first()) {
             (_, None) => {}
             (Some(image), Some(_)) if image != PROCESS_IMAGE => {
                 container.args.clone_from(&self.command);
@@ -79,6 +87,7 @@ impl NewService {
             placement.constraints.clone_from(&self.constraints);
         }
         self.settings.apply(&mut spec)?;
+        ListEdits::from(&self.lists).apply(&mut spec)?;
         Ok(spec)
     }
 }
@@ -87,7 +96,7 @@ impl NewService {
 mod tests {
     use clap::Parser;
     use skep_proto::v1::{
-        ContainerSpec, Placement, ReplicatedService, ResourceRequirements, Resources,
+        ContainerSpec, HealthConfig, Placement, ReplicatedService, ResourceRequirements, Resources,
         RestartPolicy, TaskSpec, UpdateConfig, task_spec::Runtime,
     };
 
@@ -230,6 +239,83 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(spec, expected);
+    }
+
+    #[test]
+    fn every_flag_of_a_container_reaches_its_field() {
+        let spec = spec(&[
+            "--name=web",
+            "--image=nginx",
+            "--entrypoint=sh -c 'exec nginx'",
+            "-w=/srv",
+            "-u=nobody",
+            "--hostname={{.Task.Slot}}",
+            "-t",
+            "--read-only",
+            "--init",
+            "--limit-pids=100",
+            "--oom-score-adj=-5",
+            "--cap-add=NET_ADMIN",
+            "--cap-drop=all",
+            "--health-cmd=true",
+            "--health-interval=1s",
+            "--health-timeout=2s",
+            "--health-retries=3",
+            "--health-start-period=4s",
+            "--health-start-interval=5s",
+            "--memory-swap=-1",
+            "--memory-swappiness=0",
+            "--log-driver=json-file",
+            "--log-opt=max-size=1m",
+            "--rollback-parallelism=0",
+            "--rollback-delay=1s",
+            "--rollback-order=start-first",
+            "--rollback-monitor=2s",
+            "--rollback-failure-action=continue",
+            "--rollback-max-failure-ratio=1",
+        ]);
+        let task = spec.task();
+        let expected = ContainerSpec {
+            image: "nginx".to_owned(),
+            command: ["sh", "-c", "exec nginx"].map(str::to_owned).into(),
+            dir: "/srv".to_owned(),
+            user: "nobody".to_owned(),
+            hostname: "{{.Task.Slot}}".to_owned(),
+            tty: true,
+            read_only: true,
+            init: Some(true),
+            pids_limit: 100,
+            oom_score_adj: -5,
+            capability_add: vec!["CAP_NET_ADMIN".to_owned()],
+            capability_drop: vec!["ALL".to_owned()],
+            healthcheck: Some(HealthConfig {
+                test: vec!["CMD-SHELL".to_owned(), "true".to_owned()],
+                interval: seconds(1),
+                timeout: seconds(2),
+                retries: 3,
+                start_period: seconds(4),
+                start_interval: seconds(5),
+            }),
+            ..Default::default()
+        };
+        assert_eq!(task.runtime, Some(Runtime::Container(expected)));
+        let resources = task.resources.as_ref().unwrap();
+        assert_eq!(resources.swap_bytes, Some(-1));
+        assert_eq!(resources.memory_swappiness, Some(0));
+        let driver = task.log_driver.as_ref().unwrap();
+        assert_eq!(driver.name, "json-file");
+        assert_eq!(driver.options["max-size"], "1m");
+        assert_eq!(
+            spec.rollback,
+            Some(UpdateConfig {
+                parallelism: 0,
+                delay: seconds(1),
+                failure_action: 1,
+                monitor: seconds(2),
+                max_failure_ratio: 1.0,
+                order: 1,
+            })
+        );
     }
 
     #[test]

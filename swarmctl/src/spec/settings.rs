@@ -1,17 +1,26 @@
 //! Values that a new service can have and an existing one can be given.
 
+mod capabilities;
+mod container;
+mod health;
+mod log;
+mod rollout;
+
+pub use container::ContainerFlags;
+pub use health::HealthFlags;
+pub use log::LogFlags;
+pub use rollout::{FailureAction, Order, RollbackFailureAction, RollbackFlags, UpdateFlags};
+
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use skep_proto::v1::{
-    ResourceRequirements, Resources, RestartPolicy, ServiceSpec, UpdateConfig,
-    restart_policy::RestartCondition as WireCondition,
-    service_spec::Mode,
-    update_config::{FailureAction as WireAction, UpdateOrder},
+    ResourceRequirements, Resources, RestartPolicy, ServiceSpec,
+    restart_policy::RestartCondition as WireCondition, service_spec::Mode,
 };
 
-use super::{container, values};
-use crate::Error;
+use super::values;
+use crate::{Error, spec::container};
 
 /// Values of a service; `None` is "not said".
 #[derive(Debug, Clone, Default, Args)]
@@ -19,15 +28,12 @@ pub struct Settings {
     /// How many tasks to run; a new service has 1 unless this is said
     #[arg(long, value_name = "N")]
     pub replicas: Option<u64>,
-    /// Image to run [default: none; the command runs as a process of the host]
-    #[arg(long, value_name = "IMAGE")]
-    pub image: Option<String>,
-    /// Working directory of the command
-    #[arg(long, value_name = "DIR")]
-    pub workdir: Option<String>,
-    /// User to run as: <name|uid>[:<group|gid>]
-    #[arg(long, value_name = "USER")]
-    pub user: Option<String>,
+    /// Values of its containers.
+    #[command(flatten)]
+    pub container: ContainerFlags,
+    /// Their health check.
+    #[command(flatten)]
+    pub health: HealthFlags,
     /// Most tasks of this service on one node
     #[arg(long, value_name = "N")]
     pub replicas_max_per_node: Option<u64>,
@@ -43,12 +49,6 @@ pub struct Settings {
     /// Time in which those attempts count [default: for ever]
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub restart_window: Option<Duration>,
-    /// How long a task may take to stop before it is killed [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = values::duration)]
-    pub stop_grace_period: Option<Duration>,
-    /// Signal that asks a task to stop [default: SIGTERM]
-    #[arg(long, value_name = "SIGNAL")]
-    pub stop_signal: Option<String>,
     /// CPUs kept free for each task, for example 0.5
     #[arg(long, value_name = "CPUS", value_parser = values::cpus)]
     pub reserve_cpu: Option<i64>,
@@ -61,24 +61,21 @@ pub struct Settings {
     /// Most memory a task may use
     #[arg(long, value_name = "BYTES", value_parser = values::memory)]
     pub limit_memory: Option<i64>,
-    /// Tasks updated at the same time, 0 for all at once [default: 1]
-    #[arg(long, value_name = "N")]
-    pub update_parallelism: Option<u64>,
-    /// How long to wait between updates of tasks [default: 0s]
-    #[arg(long, value_name = "TIME", value_parser = values::duration)]
-    pub update_delay: Option<Duration>,
-    /// Which goes first in an update, stopping the old or starting the new task [default: stop-first]
-    #[arg(long, value_name = "ORDER")]
-    pub update_order: Option<Order>,
-    /// How long an updated task is watched for failure [default: 5s]
-    #[arg(long, value_name = "TIME", value_parser = values::duration)]
-    pub update_monitor: Option<Duration>,
-    /// What to do when an update fails [default: pause]
-    #[arg(long, value_name = "ACTION")]
-    pub update_failure_action: Option<FailureAction>,
-    /// Share of tasks that may fail before the update counts as failed [default: 0]
-    #[arg(long, value_name = "RATIO", value_parser = values::ratio)]
-    pub update_max_failure_ratio: Option<f32>,
+    /// Most memory and swap together that a task may use, -1 for no limit
+    #[arg(long, value_name = "BYTES", value_parser = values::swap, allow_negative_numbers = true)]
+    pub memory_swap: Option<i64>,
+    /// How willingly memory of a task is swapped out
+    #[arg(long, value_name = "0..100", value_parser = value_parser!(i64).range(0..=100))]
+    pub memory_swappiness: Option<i64>,
+    /// Where output goes.
+    #[command(flatten)]
+    pub log: LogFlags,
+    /// How it is updated.
+    #[command(flatten)]
+    pub update: UpdateFlags,
+    /// How it is rolled back.
+    #[command(flatten)]
+    pub rollback: RollbackFlags,
 }
 
 /// When a task that ended is started again.
@@ -90,26 +87,6 @@ pub enum RestartCondition {
     OnFailure,
     /// Always
     Any,
-}
-
-/// Which goes first when a task is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Order {
-    /// The old task stops before the new one starts
-    StopFirst,
-    /// The new task runs before the old one stops
-    StartFirst,
-}
-
-/// What happens when an update fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum FailureAction {
-    /// Stop updating
-    Pause,
-    /// Go on
-    Continue,
-    /// Return to the previous spec
-    Rollback,
 }
 
 impl Settings {
@@ -129,7 +106,12 @@ impl Settings {
         apply_resources(spec, reserve, |resources| &mut resources.reservations);
         let limit = (self.limit_cpu, self.limit_memory);
         apply_resources(spec, limit, |resources| &mut resources.limits);
-        self.apply_update(spec);
+        self.apply_swap(spec);
+        if self.log.is_said() {
+            self.log.change(&mut spec.task_mut().log_driver);
+        }
+        self.update.apply(spec);
+        self.rollback.apply(spec);
         Ok(())
     }
 
@@ -153,26 +135,11 @@ impl Settings {
     }
 
     fn apply_container(&self, spec: &mut ServiceSpec) -> Result<(), Error> {
-        if self.image.is_none()
-            && self.workdir.is_none()
-            && self.user.is_none()
-            && self.stop_signal.is_none()
-            && self.stop_grace_period.is_none()
-        {
-            return Ok(());
+        if !self.container.is_empty() {
+            self.container.apply(container(spec.task_mut())?)?;
         }
-        let container = container(spec.task_mut())?;
-        let set = |place: &mut String, said: &Option<String>| {
-            if let Some(said) = said {
-                place.clone_from(said);
-            }
-        };
-        set(&mut container.image, &self.image);
-        set(&mut container.dir, &self.workdir);
-        set(&mut container.user, &self.user);
-        set(&mut container.stop_signal, &self.stop_signal);
-        if let Some(period) = self.stop_grace_period {
-            container.stop_grace_period = Some(values::wire(period));
+        if !self.health.is_empty() {
+            self.health.apply(container(spec.task_mut())?);
         }
         Ok(())
     }
@@ -213,49 +180,13 @@ impl Settings {
         }
     }
 
-    fn apply_update(&self, spec: &mut ServiceSpec) {
-        if self.update_parallelism.is_none()
-            && self.update_delay.is_none()
-            && self.update_order.is_none()
-            && self.update_monitor.is_none()
-            && self.update_failure_action.is_none()
-            && self.update_max_failure_ratio.is_none()
-        {
+    fn apply_swap(&self, spec: &mut ServiceSpec) {
+        if self.memory_swap.is_none() && self.memory_swappiness.is_none() {
             return;
         }
-        // As with the restart policy: a parallelism of 0 means all at once, an absent
-        // configuration means one at a time.
-        let update = spec.update.get_or_insert_with(|| UpdateConfig {
-            parallelism: 1,
-            ..Default::default()
-        });
-        if let Some(parallelism) = self.update_parallelism {
-            update.parallelism = parallelism;
-        }
-        if let Some(delay) = self.update_delay {
-            update.delay = Some(values::wire(delay));
-        }
-        if let Some(order) = self.update_order {
-            update.order = match order {
-                Order::StopFirst => UpdateOrder::StopFirst,
-                Order::StartFirst => UpdateOrder::StartFirst,
-            }
-            .into();
-        }
-        if let Some(monitor) = self.update_monitor {
-            update.monitor = Some(values::wire(monitor));
-        }
-        if let Some(action) = self.update_failure_action {
-            update.failure_action = match action {
-                FailureAction::Pause => WireAction::Pause,
-                FailureAction::Continue => WireAction::Continue,
-                FailureAction::Rollback => WireAction::Rollback,
-            }
-            .into();
-        }
-        if let Some(ratio) = self.update_max_failure_ratio {
-            update.max_failure_ratio = ratio;
-        }
+        let resources = spec.task_mut().resources.get_or_insert_default();
+        resources.swap_bytes = self.memory_swap.or(resources.swap_bytes);
+        resources.memory_swappiness = self.memory_swappiness.or(resources.memory_swappiness);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     Error,
     commands::Context,
     output::{Format, write_pretty},
-    spec::NewService,
+    spec::{self, NewService, RegistryFlags},
 };
 
 /// Creates a service. Its ID goes to stdout, progress to stderr.
@@ -17,13 +17,17 @@ pub(crate) struct Create {
     #[command(flatten)]
     wait: WaitFlags,
     #[command(flatten)]
+    registry: RegistryFlags,
+    #[command(flatten)]
     service: NewService,
 }
 
 impl Create {
     pub(crate) async fn run(self, context: &mut Context<'_>) -> Result<(), Error> {
-        let spec = self.service.to_spec()?;
+        let mut spec = self.service.to_spec()?;
+        self.registry.apply(&mut spec)?;
         let client = context.connect().await?;
+        spec::resolve(&client, &mut spec).await?;
         let request = CreateServiceRequest { spec: Some(spec) };
         let reply = client.control().create_service(request).await?.into_inner();
         let service = reply

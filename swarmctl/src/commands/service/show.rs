@@ -1,9 +1,12 @@
 //! A service as fields for people.
 
+mod container;
+
 use std::time::Duration;
 
 use skep_proto::v1::{
-    ContainerSpec, ReplicatedService, Resources, Service, TaskSpec, UpdateConfig,
+    ReplicatedService, Resources, Service, TaskSpec, UpdateConfig,
+    generic_resource::Resource,
     restart_policy::RestartCondition,
     service_spec::Mode,
     task_spec::Runtime,
@@ -69,7 +72,9 @@ pub(super) fn fields(service: &Service) -> Fields {
 /// The fields of the spec of a task.
 pub(crate) fn task(fields: &mut Fields, task: &TaskSpec) {
     match &task.runtime {
-        Some(Runtime::Container(spec)) => container(fields, spec),
+        Some(Runtime::Container(spec)) => {
+            fields.section("Container", |section| container::container(section, spec));
+        }
         Some(Runtime::Attachment(_)) => drop(fields.add("Runtime", "attachment")),
         Some(Runtime::Generic(generic)) => drop(fields.add("Runtime", &generic.kind)),
         None => {}
@@ -91,6 +96,20 @@ pub(crate) fn task(fields: &mut Fields, task: &TaskSpec) {
                 fields.section(name, |section| resources(section, part));
             }
         }
+        fields
+            .maybe(
+                "Memory and swap",
+                wanted.swap_bytes.map(|swap| match swap {
+                    -1 => "no limit".to_owned(),
+                    swap => bytes(swap),
+                }),
+            )
+            .maybe("Memory swappiness", wanted.memory_swappiness);
+    }
+    if let Some(driver) = &task.log_driver {
+        fields.section("Log driver", |section| {
+            section.add("Name", &driver.name).entries(&driver.options);
+        });
     }
     if let Some(restart) = &task.restart {
         fields.section("Restart", |section| {
@@ -106,23 +125,6 @@ pub(crate) fn task(fields: &mut Fields, task: &TaskSpec) {
             section.maybe("Window", restart.window.as_ref().map(span));
         });
     }
-}
-
-fn container(fields: &mut Fields, container: &ContainerSpec) {
-    fields.section("Container", |section| {
-        section
-            .add("Image", &container.image)
-            .add("Command", container.command.join(" "))
-            .add("Args", container.args.join(" "))
-            .add("Env", container.env.join(" "))
-            .add("Dir", &container.dir)
-            .add("User", &container.user)
-            .add("Stop signal", &container.stop_signal)
-            .maybe(
-                "Stop grace period",
-                container.stop_grace_period.as_ref().map(span),
-            );
-    });
 }
 
 fn update(section: &mut Fields, config: &UpdateConfig) {
@@ -145,6 +147,12 @@ pub(crate) fn resources(section: &mut Fields, resources: &Resources) {
     }
     if resources.memory_bytes != 0 {
         section.add("Memory", bytes(resources.memory_bytes));
+    }
+    for resource in resources.generic.iter().filter_map(|r| r.resource.as_ref()) {
+        match resource {
+            Resource::DiscreteResourceSpec(some) => section.add(&some.kind, some.value),
+            Resource::NamedResourceSpec(one) => section.add(&one.kind, &one.value),
+        };
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     },
     lookup,
     output::{Format, write_pretty},
-    spec::Edits,
+    spec::{self, Edits, RegistryFlags},
 };
 
 /// Changes a service. Its name goes to stdout, progress to stderr.
@@ -23,6 +23,8 @@ use crate::{
 pub(crate) struct Update {
     #[command(flatten)]
     wait: WaitFlags,
+    #[command(flatten)]
+    registry: RegistryFlags,
     /// ID, name or unique ID prefix of the service
     #[arg(value_name = "SERVICE", value_parser = NonEmptyStringValueParser::new())]
     // Before the edits: their command comes last.
@@ -43,7 +45,10 @@ impl Update {
         } else {
             Rollback::None
         };
-        let edit = |spec: &mut ServiceSpec| self.edits.apply(spec);
+        let edit = |spec: &mut ServiceSpec| {
+            self.edits.apply(spec)?;
+            self.registry.apply(spec)
+        };
         let service = Box::pin(update(&client, found, rollback, edit)).await?;
         match context.format {
             Format::Json => write_pretty(&mut context.io.out, &service)?,
@@ -69,6 +74,7 @@ pub(crate) async fn update(
     let mut attempt = 1;
     loop {
         edit(service.spec_mut())?;
+        spec::resolve(client, service.spec_mut()).await?;
         let request = UpdateServiceRequest {
             service_id: id.clone(),
             service_version: Some(*service.meta().version()),
