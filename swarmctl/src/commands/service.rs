@@ -5,6 +5,7 @@ mod inspect;
 mod ls;
 mod ps;
 mod rm;
+mod rollback;
 mod scale;
 mod show;
 mod update;
@@ -31,6 +32,8 @@ pub(crate) enum ServiceCommand {
     /// Remove services
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
+    /// Return a service to its previous spec and wait until it converged
+    Rollback(rollback::Rollback),
     /// Set how many tasks services run and wait until they converged
     Scale(scale::Scale),
     /// Change a service and wait until it converged
@@ -45,6 +48,7 @@ impl ServiceCommand {
             Self::Ls(command) => command.run(context).await,
             Self::Ps(command) => command.run(context).await,
             Self::Rm(command) => command.run(context).await,
+            Self::Rollback(command) => Box::pin(command.run(context)).await,
             Self::Scale(command) => Box::pin(command.run(context)).await,
             Self::Update(command) => Box::pin(command.run(context)).await,
         }
