@@ -1,5 +1,7 @@
 //! A Control server that answers from a world tests write down, and notes what it was asked.
 
+mod answers;
+
 use std::{
     collections::{BTreeSet, VecDeque},
     path::{Path, PathBuf},
@@ -13,8 +15,8 @@ use skep_proto::{
         raft_status_server::{self, RaftStatusServer},
     },
     v1::{
-        self, Annotations, Cluster, ContainerSpec, Node, NodeDescription, NodeStatus,
-        ReplicatedService, Service, Task, TaskState, TaskStatus, control_server,
+        self, Annotations, Cluster, Config, ContainerSpec, Node, NodeDescription, NodeStatus,
+        ReplicatedService, Secret, Service, Task, TaskState, TaskStatus, control_server,
         list_service_statuses_response::ServiceStatus, service_spec::Mode, task_spec::Runtime,
     },
 };
@@ -32,13 +34,17 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub tasks: Vec<Task>,
     pub clusters: Vec<Cluster>,
+    pub secrets: Vec<Secret>,
+    pub configs: Vec<Config>,
     pub statuses: Vec<ServiceStatus>,
     /// How replication stands; none is a manager that cannot tell.
     pub raft: Option<GetRaftStatusResponse>,
     /// The IDs of tasks with an old spec.
     pub old: BTreeSet<String>,
-    /// How many updates meet a service or node that somebody else has just changed.
+    /// How many updates meet an object that somebody else has just changed.
     pub conflicts: usize,
+    /// How many updates asked for the previous spec.
+    pub rollbacks: usize,
     /// What somebody else does to a service at each of those.
     pub meddle: Option<fn(&mut Service)>,
     /// Errors that the next calls get, whatever they are.
@@ -265,10 +271,16 @@ impl Control {
 type Answer<T> = Result<Response<T>, Status>;
 
 macro_rules! control {
-    ({ $($calls:tt)* } unimplemented { $($call:ident($request:ident) -> $reply:ident;)* }) => {
+    ({ $($calls:tt)* }
+     answers { $($answer:ident($asked:ident) -> $answered:ident;)* }
+     unimplemented { $($call:ident($request:ident) -> $reply:ident;)* }) => {
         #[tonic::async_trait]
         impl control_server::Control for Control {
             $($calls)*
+            $(async fn $answer(&self, request: Request<v1::$asked>) -> Answer<v1::$answered> {
+                let mut world = self.enter(stringify!($answer))?;
+                answers::$answer(&mut world, request.into_inner()).map(Response::new)
+            })*
             $(async fn $call(&self, _: Request<v1::$request>) -> Answer<v1::$reply> {
                 Err(Status::unimplemented(stringify!($call)))
             })*
@@ -348,8 +360,10 @@ control! {
                 return Err(Status::unknown("update out of sequence"));
             }
             service.meta_mut().version_mut().index += 1;
+            let rollback = request.rollback() == v1::update_service_request::Rollback::Previous;
             service.spec = request.spec;
             let service = Some(service.clone());
+            world.rollbacks += usize::from(rollback);
             world.looked.clear();
             Ok(Response::new(v1::UpdateServiceResponse { service }))
         }
@@ -480,12 +494,7 @@ control! {
             Ok(Response::new(v1::ListClustersResponse { clusters }))
         }
     }
-    unimplemented {
-        remove_task(RemoveTaskRequest) -> RemoveTaskResponse;
-        get_network(GetNetworkRequest) -> GetNetworkResponse;
-        list_networks(ListNetworksRequest) -> ListNetworksResponse;
-        create_network(CreateNetworkRequest) -> CreateNetworkResponse;
-        remove_network(RemoveNetworkRequest) -> RemoveNetworkResponse;
+    answers {
         update_cluster(UpdateClusterRequest) -> UpdateClusterResponse;
         get_secret(GetSecretRequest) -> GetSecretResponse;
         update_secret(UpdateSecretRequest) -> UpdateSecretResponse;
@@ -497,6 +506,13 @@ control! {
         list_configs(ListConfigsRequest) -> ListConfigsResponse;
         create_config(CreateConfigRequest) -> CreateConfigResponse;
         remove_config(RemoveConfigRequest) -> RemoveConfigResponse;
+    }
+    unimplemented {
+        remove_task(RemoveTaskRequest) -> RemoveTaskResponse;
+        get_network(GetNetworkRequest) -> GetNetworkResponse;
+        list_networks(ListNetworksRequest) -> ListNetworksResponse;
+        create_network(CreateNetworkRequest) -> CreateNetworkResponse;
+        remove_network(RemoveNetworkRequest) -> RemoveNetworkResponse;
         get_extension(GetExtensionRequest) -> GetExtensionResponse;
         create_extension(CreateExtensionRequest) -> CreateExtensionResponse;
         remove_extension(RemoveExtensionRequest) -> RemoveExtensionResponse;

@@ -4,7 +4,7 @@ use serde_json::Value;
 use skep_proto::{
     skep::{GetRaftStatusResponse, RaftStatusMember},
     v1::{
-        Cluster, ManagerStatus, TaskState, UpdateStatus, raft_member_status,
+        Cluster, ManagerStatus, Secret, TaskState, UpdateStatus, raft_member_status,
         update_status::UpdateState,
     },
 };
@@ -58,6 +58,56 @@ Update:
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["updateStatus"]["state"], "ROLLBACK_STARTED");
     assert_eq!(json["spec"]["task"]["container"]["image"], "process");
+}
+
+#[tokio::test]
+async fn a_service_that_says_everything() {
+    let fake = Fake::new(World {
+        services: vec![service("s1", "web", 3)],
+        ..Default::default()
+    });
+    let mut secret = Secret {
+        id: "x1".to_owned(),
+        ..Default::default()
+    };
+    secret.spec_mut().annotations_mut().name = "db".to_owned();
+    fake.world().secrets.push(secret);
+    let line = "service update -d --secret-add source=db,target=pw,uid=33 --hostname h \
+                --mount-add type=bind,source=/srv,target=/data,ro \
+                --mount-add type=tmpfs,target=/tmp,tmpfs-size=64m \
+                --mount-add source=v,target=/v,volume-driver=nfs --cap-drop all --init \
+                --dns-add 10.0.0.1 --sysctl-add a.b=1 --ulimit-add nofile=1:2 --health-cmd check \
+                --health-retries 2 --limit-pids 7 --generic-resource-add gpu=2 --memory-swap -1 \
+                --log-driver syslog --log-opt tag=x --host-add db:10.0.0.7 web";
+    swarmctl(&fake, line).await.ok();
+    let shown = swarmctl(&fake, "service inspect web").await.ok();
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown: Vec<_> = shown.lines().map(words).collect();
+    for expected in [
+        "Hostname: h",
+        "db: pw (33:0 0444)",
+        "/data: bind /srv, read-only",
+        "/tmp: tmpfs, 64 MiB",
+        "/v: volume v, driver nfs",
+        "Capabilities dropped: ALL",
+        "Init: true",
+        "Servers: 10.0.0.1",
+        "a.b: 1",
+        "nofile: 1:2",
+        "Test: CMD-SHELL check",
+        "Retries: 2",
+        "Most processes: 7",
+        "gpu: 2",
+        "Memory and swap: no limit",
+        "Name: syslog",
+        "tag: x",
+        "Hosts: 10.0.0.7 db",
+    ] {
+        assert!(
+            shown.contains(&expected.to_owned()),
+            "{expected}: {shown:#?}"
+        );
+    }
 }
 
 #[tokio::test]

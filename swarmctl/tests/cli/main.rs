@@ -10,6 +10,7 @@ mod inspect;
 mod interrupt;
 mod lists;
 mod lookup;
+mod payloads;
 mod progress;
 mod run;
 mod writes;

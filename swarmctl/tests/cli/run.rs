@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{self, Write},
+    io::{self, BufRead, Cursor, Write},
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -66,12 +66,21 @@ pub async fn swarmctl(fake: &Fake, line: &str) -> Run {
 
 /// Runs `swarmctl` with the words of `line` against the socket at `socket`.
 pub async fn swarmctl_at(socket: &Path, line: &str) -> Run {
+    run_at(socket, line, None).await
+}
+
+/// Runs `swarmctl` with the words of `line` against `fake`, with `input` piped in.
+pub async fn swarmctl_with_input(fake: &Fake, line: &str, input: &str) -> Run {
+    run_at(&fake.socket, line, Some(input.to_owned())).await
+}
+
+async fn run_at(socket: &Path, line: &str, input: Option<String>) -> Run {
     let (out, err) = (Buffer::default(), Buffer::default());
     let mut io = Io {
         out: Box::new(out.clone()),
         err: Box::new(err.clone()),
         bars: false,
-        input: None,
+        input: input.map(|input| Box::new(Cursor::new(input)) as Box<dyn BufRead + Send>),
     };
     let start = [OsString::from("swarmctl"), "--socket".into(), socket.into()];
     let words = line.split_whitespace().map(OsString::from);

@@ -1,6 +1,8 @@
 //! Commands that change something, without waiting for what comes of it.
 
-use skep_proto::v1::{NodeRole, node_spec::Availability, service_spec::Mode, task_spec::Runtime};
+use skep_proto::v1::{
+    Cluster, NodeRole, node_spec::Availability, service_spec::Mode, task_spec::Runtime,
+};
 use swarmctl::Exit;
 
 use crate::{
@@ -132,4 +134,112 @@ async fn managers_are_demoted() {
     assert_eq!(swarmctl(&fake, "node demote host-1").await.ok(), "host-1\n");
     let spec = fake.world().nodes[0].spec.clone().unwrap();
     assert_eq!(spec.desired_role(), NodeRole::Worker);
+}
+
+#[tokio::test]
+async fn update_changes_the_whole_of_a_container() {
+    let fake = Fake::new(World {
+        services: vec![service("s1", "web", 1)],
+        ..Default::default()
+    });
+    let line = "service update -d --hostname h --tty --read-only --init=false --limit-pids 5 \
+                --cap-add net_admin --health-cmd check --health-retries 2 --log-driver syslog \
+                --mount-add type=tmpfs,target=/tmp --rollback-order start-first web";
+    swarmctl(&fake, line).await.ok();
+    let spec = fake.world().services[0].spec.clone().unwrap();
+    let Some(Runtime::Container(container)) = &spec.task().runtime else {
+        panic!("{spec:?}")
+    };
+    assert_eq!(container.hostname, "h");
+    assert!(container.tty && container.read_only);
+    assert_eq!(container.init, Some(false));
+    assert_eq!(container.pids_limit, 5);
+    assert_eq!(container.capability_add, ["CAP_NET_ADMIN"]);
+    let health = container.healthcheck.as_ref().unwrap();
+    assert_eq!(health.test, ["CMD-SHELL", "check"]);
+    assert_eq!(health.retries, 2);
+    assert_eq!(container.mounts[0].target, "/tmp");
+    assert_eq!(spec.task().log_driver.as_ref().unwrap().name, "syslog");
+    assert_eq!(spec.rollback.unwrap().parallelism, 1);
+    let line = "service update -d --no-healthcheck --mount-rm /tmp --cap-drop net_admin web";
+    swarmctl(&fake, line).await.ok();
+    let spec = fake.world().services[0].spec.clone().unwrap();
+    let Some(Runtime::Container(container)) = &spec.task().runtime else {
+        panic!("{spec:?}")
+    };
+    assert_eq!(container.healthcheck.as_ref().unwrap().test, ["NONE"]);
+    assert!(container.mounts.is_empty() && container.capability_add.is_empty());
+    assert_eq!(container.hostname, "h", "not named");
+}
+
+#[tokio::test]
+async fn a_wrong_value_is_told_with_its_flag_and_the_form() {
+    let fake = Fake::new(World::default());
+    for (flag, form) in [
+        ("--limit-memory=512Q", "512M or 64MiB"),
+        ("--limit-cpu=-1", "a number of CPUs such as 0.5"),
+        ("--ulimit=nofile", "TYPE=SOFT[:HARD]"),
+        ("--mount=type=bind,source=/a", "no target"),
+        ("--secret=source=a,mode=9", "octal"),
+        ("--generic-resource=gpu", "KIND=COUNT"),
+        ("--host=db", "NAME:ADDRESS"),
+        ("--dns=resolver", "an IP address"),
+        ("--sysctl=a", "KEY=VALUE"),
+        ("--cap-add=a-b", "CAP_NET_ADMIN"),
+        ("--oom-score-adj=2000", "-1000..=1000"),
+    ] {
+        let line = format!("service create -d --name a {flag} -- true");
+        let err = swarmctl(&fake, &line).await.failed(Exit::Usage);
+        let name = flag.split_once('=').unwrap().0;
+        assert!(err.contains(name) && err.contains(form), "{flag}: {err}");
+    }
+    let line = "service create -d --name a --no-healthcheck --health-retries 1 -- true";
+    let err = swarmctl(&fake, line).await.failed(Exit::Usage);
+    assert!(err.contains("--no-healthcheck"), "{err}");
+    let line = "service create -d --name a --entrypoint sh -- true";
+    let err = swarmctl(&fake, line).await.failed(Exit::Usage);
+    assert!(err.contains("--entrypoint is for images"), "{err}");
+    assert!(fake.world().calls.is_empty());
+}
+
+#[tokio::test]
+async fn rollback_asks_for_the_previous_spec() {
+    let fake = Fake::new(World {
+        services: vec![service("s1", "web", 1)],
+        ..Default::default()
+    });
+    assert_eq!(
+        swarmctl(&fake, "service rollback -d web").await.ok(),
+        "web\n"
+    );
+    assert_eq!(fake.world().rollbacks, 1);
+}
+
+#[tokio::test]
+async fn the_cluster_is_changed_and_new_tokens_are_shown() {
+    let mut cluster = Cluster {
+        id: "c1".to_owned(),
+        ..Default::default()
+    };
+    cluster.meta_mut().version_mut().index = 10;
+    cluster.spec_mut().annotations_mut().name = "default".to_owned();
+    cluster.spec_mut().raft_mut().election_tick = 10;
+    let fake = Fake::new(World {
+        clusters: vec![cluster],
+        conflicts: 1,
+        ..Default::default()
+    });
+    let line = "cluster update --cert-expiry 2h --dispatcher-heartbeat 7s --task-history-limit 2 \
+                --snapshot-interval 99 --rotate-join-token worker";
+    let out = swarmctl(&fake, line).await.ok();
+    assert!(out.starts_with("default\n"), "{out}");
+    assert!(out.contains("new-worker-token"), "{out}");
+    assert!(!out.contains("manager"), "{out}");
+    assert_eq!(fake.count("update_cluster"), 2);
+    let spec = fake.world().clusters[0].spec.clone().unwrap();
+    assert_eq!(spec.ca_config().node_cert_expiry.unwrap().seconds, 7200);
+    assert_eq!(spec.dispatcher().heartbeat_period.unwrap().seconds, 7);
+    assert_eq!(spec.orchestration().task_history_retention_limit, 2);
+    assert_eq!(spec.raft().snapshot_interval, 99);
+    assert_eq!(spec.raft().election_tick, 10, "not named");
 }
