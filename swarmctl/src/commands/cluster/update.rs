@@ -16,6 +16,8 @@ use crate::{
 
 /// Changes the cluster. Everything not named stays as it is.
 #[derive(Debug, Args)]
+// The group would list all its flags there.
+#[command(override_usage = "swarmctl cluster update [OPTIONS] [CLUSTER]")]
 #[command(group(ArgGroup::new("change").required(true).multiple(true).args([
     "autolock", "cert_expiry", "dispatcher_heartbeat", "task_history_limit", "snapshot_interval",
     "max_snapshots", "log_entries_for_slow_followers", "heartbeat_tick", "election_tick",
