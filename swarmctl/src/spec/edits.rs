@@ -208,6 +208,16 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_point_is_no_part_of_the_words_that_follow() {
+        let mut spec = service();
+        edits(&["--image=nginx", "--entrypoint=sh -c", "--", "serve"])
+            .apply(&mut spec)
+            .unwrap();
+        assert_eq!(container_of(&spec).command, ["sh", "-c"]);
+        assert_eq!(container_of(&spec).args, ["serve"]);
+    }
+
+    #[test]
     fn force_counts_up() {
         let mut spec = service();
         edits(&["--force"]).apply(&mut spec).unwrap();

@@ -188,17 +188,36 @@ pub fn words(text: &str) -> Result<Words, String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Words(pub Vec<String>);
 
-/// A time span such as `10s`, `1m30s` or `500ms`.
+/// A time span such as `10s`, `1m30s`, `500ms` or `1.5h`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     // The wire format counts signed seconds; nothing here needs more than a century.
     const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
-    let span = humantime::parse_duration(text)
-        .map_err(|error| format!("expected a time span such as 10s or 1m30s: {error}"))?;
+    let span = match fraction(text) {
+        Some(span) => span,
+        None => humantime::parse_duration(text)
+            .map_err(|error| format!("expected a time span such as 10s or 1m30s: {error}"))?,
+    };
     if span > LONGEST {
         Err("expected at most 100 years".to_owned())
     } else {
         Ok(span)
     }
+}
+
+/// A number with a decimal point and one unit, which docker takes, too.
+fn fraction(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
+    if !number.contains('.') {
+        return None;
+    }
+    let seconds = match unit {
+        "h" => 3600.0,
+        "m" => 60.0,
+        "s" => 1.0,
+        "ms" => 1e-3,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
 }
 
 /// A share from 0 to 1.
@@ -358,7 +377,12 @@ mod tests {
             }),
             None
         );
-        assert!(duration("soon").is_err());
+        assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("0.5ms"), Ok(Duration::from_micros(500)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        for wrong in ["soon", "-1.5s", "1.5", "1.5x", "1.5.5s", "1e400.0h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
         assert!(duration("9999 years").is_err());
     }
 }
