@@ -11,7 +11,7 @@ use tracing::Instrument as _;
 use crate::{
     backoff::Backoff,
     dependencies::Dependencies,
-    disk,
+    description, disk,
     error::Error,
     executor::Executor,
     remotes::{Remote, Remotes},
@@ -19,6 +19,7 @@ use crate::{
     session::{NodeInfo, Sessions},
     task::runner::Shared,
     task_store::TaskStore,
+    template,
     worker::{Handle, Worker},
 };
 
@@ -104,6 +105,12 @@ impl Agent {
             store,
             reporter: Arc::clone(&reporter),
             dependencies: Dependencies::default(),
+            node: Arc::new(template::Node {
+                id: config.node_id,
+                hostname: config.hostname.clone(),
+                os: description::OS.to_owned(),
+                architecture: description::architecture(),
+            }),
         };
         let (worker, handle) = Worker::new(shared, stored);
         let (latest, session) = watch::channel(None);

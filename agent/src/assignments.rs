@@ -81,6 +81,14 @@ impl<T> Change<T> {
             Self::Put(item)
         }
     }
+
+    /// What is put, `None` for a removal.
+    pub(crate) fn into_put(self) -> Option<T> {
+        match self {
+            Self::Put(item) => Some(item),
+            Self::Remove(_) => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,40 +3,98 @@
 //! They live in memory only, as long as a manager says that a task here needs them. Nothing in
 //! this file writes to disk, and `Debug` shows identifiers, never contents.
 
+mod view;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use parking_lot::RwLock;
 use skep_proto::v1;
 
+use self::view::View;
+use crate::{executor::Failure, template};
+
 /// Secrets and configs by their ID. Clones share the contents.
+///
+/// Those in a [`TaskContext`](crate::executor::TaskContext) are as the task sees them: templates
+/// among them are expanded.
 #[derive(Clone, Default)]
 pub struct Dependencies {
     inner: Arc<RwLock<Inner>>,
+    view: Option<Arc<View>>,
 }
 
 #[derive(Default)]
 struct Inner {
     secrets: BTreeMap<String, Arc<v1::Secret>>,
     configs: BTreeMap<String, Arc<v1::Config>>,
+    /// Whether a manager has told all there is since the agent started.
+    complete: bool,
 }
 
 impl Dependencies {
     /// The secret as the task sees it: one made for the task alone (a secret driver's) comes
     /// before the shared one.
     pub fn secret(&self, secret_id: &str, task_id: &str) -> Option<Arc<v1::Secret>> {
+        let secret = self.raw_secret(secret_id, task_id)?;
+        match &self.view {
+            Some(view) => view.secret(self, secret).ok(),
+            None => Some(secret),
+        }
+    }
+
+    /// The config with this ID.
+    pub fn config(&self, config_id: &str) -> Option<Arc<v1::Config>> {
+        let config = self.raw_config(config_id)?;
+        match &self.view {
+            Some(view) => view.config(self, config).ok(),
+            None => Some(config),
+        }
+    }
+
+    /// The same, as `task` on `node` sees them.
+    pub(crate) fn of_task(&self, task: Arc<v1::Task>, node: Arc<template::Node>) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            view: Some(Arc::new(View { task, node })),
+        }
+    }
+
+    /// Whether everything is here that the task refers to, and its templates make sense. A failure
+    /// says by name what is not.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match &self.view {
+            Some(view) => view.check(self),
+            None => Ok(()),
+        }
+    }
+
+    fn raw_secret(&self, secret_id: &str, task_id: &str) -> Option<Arc<v1::Secret>> {
         let inner = self.inner.read();
         let own = inner.secrets.get(&format!("{secret_id}.{task_id}"));
         own.or_else(|| inner.secrets.get(secret_id)).cloned()
     }
 
-    /// The config with this ID.
-    pub fn config(&self, config_id: &str) -> Option<Arc<v1::Config>> {
+    fn raw_config(&self, config_id: &str) -> Option<Arc<v1::Config>> {
         self.inner.read().configs.get(config_id).cloned()
     }
 
-    /// Forgets everything: a complete assignment follows.
-    pub(crate) fn clear(&self) {
-        *self.inner.write() = Inner::default();
+    fn is_complete(&self) -> bool {
+        self.inner.read().complete
+    }
+
+    /// Forgets everything and takes all there is: what a complete assignment lists.
+    pub(crate) fn replace(
+        &self,
+        secrets: impl IntoIterator<Item = v1::Secret>,
+        configs: impl IntoIterator<Item = v1::Config>,
+    ) {
+        let secrets = secrets.into_iter();
+        let configs = configs.into_iter();
+        *self.inner.write() = Inner {
+            secrets: secrets.map(|it| (it.id.clone(), Arc::new(it))).collect(),
+            configs: configs.map(|it| (it.id.clone(), Arc::new(it))).collect(),
+            complete: true,
+        };
     }
 
     pub(crate) fn put_secret(&self, secret: v1::Secret) {
@@ -112,7 +170,7 @@ mod tests {
             shown.contains("\"s\"") && !shown.contains("hunter2"),
             "{shown}"
         );
-        dependencies.clear();
+        dependencies.replace([], []);
         assert!(dependencies.secret("s", "t").is_none());
     }
 }

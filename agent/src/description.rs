@@ -9,6 +9,9 @@ use crate::executor::Executor;
 /// The version managers and users see as this node's engine version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The operating system, as Go names it.
+pub(crate) const OS: &str = "linux";
+
 /// The description of this machine; `executor` adds what it brings.
 pub(crate) fn describe(
     hostname: &str,
@@ -19,12 +22,8 @@ pub(crate) fn describe(
     let mut description = v1::NodeDescription {
         hostname: hostname.to_owned(),
         platform: Some(v1::Platform {
-            // The form of `uname -m`, which is what stock engines send.
-            architecture: rustix::system::uname()
-                .machine()
-                .to_string_lossy()
-                .into_owned(),
-            os: "linux".to_owned(),
+            architecture: architecture(),
+            os: OS.to_owned(),
         }),
         resources: Some(v1::Resources {
             nano_cpus: nano_cpus(),
@@ -42,6 +41,12 @@ pub(crate) fn describe(
     };
     executor.describe(&mut description);
     description
+}
+
+/// The machine's architecture in the form of `uname -m`, which is what stock engines send.
+pub(crate) fn architecture() -> String {
+    let uname = rustix::system::uname();
+    uname.machine().to_string_lossy().into_owned()
 }
 
 /// Processors this process may use, in billionths.

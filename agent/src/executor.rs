@@ -74,7 +74,8 @@ pub trait Controller: Send + 'static {
     /// Makes everything ready to start, and checks that the task can be run here.
     fn prepare(&mut self) -> BoxFuture<'_, Result<(), Failure>>;
 
-    /// Starts it. When this returns it runs.
+    /// Starts it. When this returns it runs and, with a health check, is healthy. Called again after
+    /// it was dropped or found it running by [`Controller::adopt`], it only waits for the rest.
     fn start(&mut self) -> BoxFuture<'_, Result<(), Failure>>;
 
     /// Waits until it ends by itself. Called again after that, it gives the same answer.

@@ -144,16 +144,21 @@ impl Worker {
 
     fn apply(&mut self, changes: Changes) {
         let dependencies = &self.shared.dependencies;
+        let (mut secrets, mut configs) = (changes.secrets, changes.configs);
         if changes.complete {
-            dependencies.clear();
+            // At once: a task that is being prepared must never see the gap.
+            dependencies.replace(
+                secrets.drain(..).filter_map(Change::into_put),
+                configs.drain(..).filter_map(Change::into_put),
+            );
         }
-        for change in changes.secrets {
+        for change in secrets {
             match change {
                 Change::Put(secret) => dependencies.put_secret(secret),
                 Change::Remove(secret) => dependencies.remove_secret(&secret.id),
             }
         }
-        for change in changes.configs {
+        for change in configs {
             match change {
                 Change::Put(config) => dependencies.put_config(config),
                 Change::Remove(config) => dependencies.remove_config(&config.id),

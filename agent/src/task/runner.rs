@@ -17,6 +17,7 @@ use crate::{
     executor::{Adopted, Controller, Executor, Failure, TaskContext},
     reporter::Reporter,
     task_store::TaskStore,
+    template,
 };
 
 /// How long after a temporary failure a step is tried again.
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) store: TaskStore,
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) dependencies: Dependencies,
+    pub(crate) node: Arc<template::Node>,
 }
 
 /// What is wanted of a task now.
@@ -81,6 +83,8 @@ pub(crate) struct Runner {
     kept: Option<Arc<v1::Task>>,
     status: v1::TaskStatus,
     state: watch::Sender<TaskState>,
+    /// As this task sees them.
+    dependencies: Dependencies,
 }
 
 impl Runner {
@@ -94,6 +98,7 @@ impl Runner {
         let status = task.status().clone();
         let (state, watched) = watch::channel(status.state());
         let kept = (origin == Origin::Disk).then(|| Arc::clone(&task));
+        let dependencies = shared.dependencies.clone();
         (
             Self {
                 shared,
@@ -102,6 +107,7 @@ impl Runner {
                 kept,
                 status,
                 state,
+                dependencies,
             },
             watched,
         )
@@ -174,7 +180,11 @@ impl Runner {
             Step::Hold => return None,
             Step::Enter(state) => Ok(Outcome::entered(state)),
             Step::Prepare => {
-                let result = unless_stopped(orders, controller.prepare()).await?;
+                let prepare = async {
+                    self.dependencies.check()?;
+                    controller.prepare().await
+                };
+                let result = unless_stopped(orders, prepare).await?;
                 Outcome::of(state, TaskState::Ready, result)
             }
             Step::Start => {
@@ -192,10 +202,26 @@ impl Runner {
 
     /// The task's controller; without one the task has failed.
     async fn controller(&mut self) -> Option<Box<dyn Controller>> {
+        let task = Arc::clone(&self.orders.borrow().task);
+        let task = match template::expand_task(&task, &self.shared.node) {
+            Ok(task) => task,
+            Err(error) => {
+                // Such a task was never started, and if it is over that is known already.
+                if self.status.state() < TaskState::Complete {
+                    let outcome = Outcome::failed(self.status.state(), error.to_string());
+                    self.enter(outcome, None).await;
+                }
+                return None;
+            }
+        };
+        self.dependencies = self
+            .shared
+            .dependencies
+            .of_task(Arc::clone(&task), Arc::clone(&self.shared.node));
         let context = TaskContext {
-            task: Arc::clone(&self.orders.borrow().task),
+            task,
             dir: self.shared.store.dir(&self.id),
-            dependencies: self.shared.dependencies.clone(),
+            dependencies: self.dependencies.clone(),
         };
         loop {
             match self.shared.executor.controller(context.clone()) {
@@ -232,6 +258,8 @@ impl Runner {
         };
         match adopted {
             Adopted::Absent => {}
+            // The start is gone through again, for it may wait for more than the process.
+            Adopted::Running if state == TaskState::Starting => {}
             Adopted::Running if state < TaskState::Running => {
                 let outcome = Outcome::entered(TaskState::Running);
                 self.enter(outcome, controller.container()).await;
