@@ -7,6 +7,7 @@
 
 mod controller;
 mod leftovers;
+mod logs;
 mod plan;
 mod procfs;
 mod record;
@@ -16,8 +17,11 @@ mod user;
 
 pub use self::leftovers::end_leftovers;
 
+use futures_util::stream::BoxStream;
+use skep_proto::v1;
+
 use self::controller::ProcessController;
-use super::{Controller, Executor, Failure, TaskContext};
+use super::{Controller, Executor, Failure, LogLine, TaskContext};
 
 /// The image name that stands for "no image: a command of the host".
 pub const PROCESS_IMAGE: &str = "process";
@@ -29,5 +33,16 @@ pub struct ProcessExecutor;
 impl Executor for ProcessExecutor {
     fn controller(&self, context: TaskContext) -> Result<Box<dyn Controller>, Failure> {
         Ok(Box::new(ProcessController::new(&context.task, context.dir)))
+    }
+
+    fn logs(
+        &self,
+        context: &TaskContext,
+        options: v1::LogSubscriptionOptions,
+    ) -> Option<BoxStream<'static, Result<LogLine, Failure>>> {
+        match logs::Options::of(&context.task) {
+            Ok(Some(_)) => Some(logs::read(context.dir.clone(), options)),
+            Ok(None) | Err(_) => None,
+        }
     }
 }

@@ -141,7 +141,7 @@ async fn a_task_holds_at_ready_until_it_shall_run_and_stops_when_it_shall_not() 
     manager.want(&task, TaskState::Ready);
     let _agent = node.agent(&[&manager]);
     manager.reported(&task, TaskState::Ready).await;
-    let log = node.task_dir(&task).join("stdout.log");
+    let log = node.task_dir(&task).join("log");
     assert!(!log.exists(), "it is not started");
     manager.want(&task, TaskState::Running);
     let status = manager.reported(&task, TaskState::Running).await;

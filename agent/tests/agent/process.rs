@@ -6,7 +6,9 @@ use skep_agent::executor::{Adopted, Controller, Exit, Failure, process::ProcessE
 use skep_proto::v1::{self, TaskState};
 use tokio::time::{Instant, timeout};
 
-use crate::support::{PATIENCE, alive, command, controller, grace, numbers, shell, until, with};
+use crate::support::{
+    PATIENCE, alive, command, controller, grace, log, numbers, shell, until, with, written,
+};
 
 async fn started(task: &v1::Task, dir: &Path) -> Box<dyn Controller> {
     let mut controller = controller(&ProcessExecutor, task, dir);
@@ -55,7 +57,7 @@ async fn the_process_gets_what_the_spec_says_and_no_more() {
         exit(&mut controller).await.is_success(),
         "standard input is empty"
     );
-    let output = fs::read_to_string(dir.path().join("stdout.log")).unwrap();
+    let output = written(&ProcessExecutor, &task, dir.path()).await;
     let lines: Vec<_> = output.lines().collect();
     assert_eq!(Path::new(lines[0]), work.path().canonicalize().unwrap());
     assert!(lines.contains(&"COLOR=red"), "{output}");
@@ -67,10 +69,13 @@ async fn the_process_gets_what_the_spec_says_and_no_more() {
         !output.contains("CARGO"),
         "the daemon's environment stays its own: {output}"
     );
-    assert_eq!(
-        fs::read_to_string(dir.path().join("stderr.log")).unwrap(),
-        "problem\n"
-    );
+    let errors = v1::LogSubscriptionOptions {
+        streams: vec![v1::LogStream::Stderr as i32],
+        ..Default::default()
+    };
+    let lines = log(&ProcessExecutor, &task, dir.path(), errors).await;
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0].data, "problem\n");
 }
 
 #[tokio::test]
@@ -84,10 +89,8 @@ async fn another_user_needs_root() {
         controller.prepare().await.unwrap();
         controller.start().await.unwrap();
         exit(&mut controller).await;
-        assert_eq!(
-            numbers(&dir.path().join("stdout.log"), 2).await,
-            [12345, 54321]
-        );
+        let output = written(&ProcessExecutor, &task, dir.path()).await;
+        assert_eq!(output, "12345\n54321\n");
     } else {
         let Err(Failure::Fatal(why)) = controller.prepare().await else {
             panic!("accepted")

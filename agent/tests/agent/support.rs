@@ -2,12 +2,13 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use futures_util::StreamExt as _;
 use skep_agent::{
     Dependencies,
-    executor::{Executor, TaskContext},
+    executor::{Executor, LogLine, TaskContext},
 };
 use skep_proto::v1::{self, TaskState, task_spec::Runtime};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,12 +60,37 @@ pub(crate) fn controller(
     task: &v1::Task,
     dir: &Path,
 ) -> Box<dyn skep_agent::executor::Controller> {
-    let context = TaskContext {
+    executor.controller(context(task, dir)).unwrap()
+}
+
+/// What an executor is given of a task.
+pub(crate) fn context(task: &v1::Task, dir: &Path) -> TaskContext {
+    TaskContext {
         task: Arc::new(task.clone()),
         dir: dir.to_owned(),
         dependencies: Dependencies::default(),
-    };
-    executor.controller(context).unwrap()
+    }
+}
+
+/// All that a task has written and that is kept, of both streams, with the lines' ends.
+pub(crate) async fn written(executor: &dyn Executor, task: &v1::Task, dir: &Path) -> String {
+    let lines = log(executor, task, dir, v1::LogSubscriptionOptions::default()).await;
+    lines
+        .iter()
+        .map(|line| String::from_utf8_lossy(&line.data).into_owned())
+        .collect()
+}
+
+/// What is kept of a task's output, as the options say; with `follow`, until its end.
+pub(crate) async fn log(
+    executor: &dyn Executor,
+    task: &v1::Task,
+    dir: &Path,
+    options: v1::LogSubscriptionOptions,
+) -> Vec<LogLine> {
+    let lines = executor.logs(&context(task, dir), options).unwrap();
+    let lines = timeout(PATIENCE, lines.collect::<Vec<_>>()).await;
+    lines.unwrap().into_iter().map(Result::unwrap).collect()
 }
 
 /// Waits until the condition holds.

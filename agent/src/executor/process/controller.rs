@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use super::{
+    logs::{self, Collector, Pipes},
     plan::Plan,
     procfs,
     record::Record,
@@ -43,12 +44,14 @@ pub(super) struct ProcessController {
     stage: Stage,
     /// The number of the last process, for the status.
     pid: Option<Pid>,
+    /// Keeps what it writes.
+    collector: Option<Collector>,
 }
 
 enum Stage {
     Idle,
     /// A thread is at it; it finishes even if nobody waits any more, so it must be waited for.
-    Starting(JoinHandle<Result<Held, String>>),
+    Starting(JoinHandle<Result<(Held, Option<Pipes>), String>>),
     Running(Running),
     Ended(Exit),
 }
@@ -68,6 +71,7 @@ impl ProcessController {
             plan,
             stage: Stage::Idle,
             pid: None,
+            collector: None,
         }
     }
 
@@ -77,7 +81,16 @@ impl ProcessController {
             .map_err(|reason| Failure::Fatal(reason.clone()))
     }
 
-    fn hold(&mut self, held: Held) -> Result<(), Failure> {
+    fn hold(&mut self, held: Held, pipes: Option<Pipes>) -> Result<(), Failure> {
+        let options = self.plan.as_ref().ok().and_then(|plan| plan.logs);
+        self.collector = pipes.zip(options).and_then(|(pipes, options)| {
+            // Without its output a task is still worth more than none.
+            Collector::start(&self.dir, options, pipes)
+                .inspect_err(|error| {
+                    tracing::error!(task_id = self.task_id, %error, "cannot keep a task's output");
+                })
+                .ok()
+        });
         let pidfd = watch(held.pidfd).map_err(|error| {
             spawn::kill_group(held.pid, Signal::KILL);
             Failure::Fatal(format!("cannot watch the process: {error}"))
@@ -98,14 +111,19 @@ impl ProcessController {
         let started = thread.await;
         self.stage = Stage::Idle;
         let held = started.map_err(|error| Failure::Fatal(format!("the start failed: {error}")))?;
-        self.hold(held.map_err(Failure::Fatal)?)
+        let (held, pipes) = held.map_err(Failure::Fatal)?;
+        self.hold(held, pipes)
     }
 
     async fn prepare(&mut self) -> Result<(), Failure> {
-        let plan = self.plan()?.clone();
-        blocking(move || Ok(plan.check()))
-            .await?
-            .map_err(Failure::Fatal)
+        let prepared = match self.plan.clone() {
+            Ok(plan) => blocking(move || Ok(plan.check())).await?,
+            Err(reason) => Err(reason),
+        };
+        prepared.map_err(|reason| {
+            self.end_log();
+            Failure::Fatal(reason)
+        })
     }
 
     async fn start(&mut self) -> Result<(), Failure> {
@@ -125,7 +143,11 @@ impl ProcessController {
                 running.ended().await?;
                 self.collect().await
             }
-            Stage::Ended(exit) => Ok(exit.clone()),
+            Stage::Ended(exit) => {
+                let exit = exit.clone();
+                self.finish_log().await;
+                Ok(exit)
+            }
             Stage::Idle | Stage::Starting(_) => {
                 Err(Failure::Fatal("the process was not started".to_owned()))
             }
@@ -136,6 +158,8 @@ impl ProcessController {
         // A start that failed left nothing to stop.
         let _ = self.finish_start().await;
         let Stage::Running(running) = &self.stage else {
+            self.finish_log().await;
+            self.end_log();
             return Ok(());
         };
         let mut ended = false;
@@ -177,15 +201,36 @@ impl ProcessController {
             Err(error) => return Err(Failure::Temporary(format!("cannot wait: {error}"))),
         };
         self.stage = Stage::Ended(exit.clone());
+        self.finish_log().await;
         Ok(exit)
+    }
+
+    /// Keeps what the process has left in its pipes. May be dropped and called again.
+    async fn finish_log(&mut self) {
+        if let Some(collector) = &mut self.collector {
+            collector.finish().await;
+            self.collector = None;
+        }
+    }
+
+    /// Tells those who follow the log that nothing more comes.
+    fn end_log(&self) {
+        if let Err(error) = logs::end(&self.dir) {
+            tracing::warn!(task_id = self.task_id, %error, "cannot end a task's log");
+        }
     }
 
     async fn adopt(&mut self, last: TaskState) -> Result<Adopted, Failure> {
         let (task_id, dir) = (self.task_id.clone(), self.dir.clone());
         let found = blocking(move || look(&task_id, &dir, last)).await?;
         match found {
-            Found::Process(held) => self.hold(held).map(|()| Adopted::Running),
-            Found::Nothing(adopted) => Ok(adopted),
+            Found::Process(held, pipes) => self.hold(held, pipes).map(|()| Adopted::Running),
+            Found::Nothing(adopted) => {
+                if adopted != Adopted::Absent {
+                    self.end_log();
+                }
+                Ok(adopted)
+            }
         }
     }
 }
@@ -224,7 +269,7 @@ fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 enum Found {
-    Process(Held),
+    Process(Held, Option<Pipes>),
     Nothing(Adopted),
 }
 
@@ -261,7 +306,7 @@ fn look(task_id: &str, dir: &std::path::Path, last: TaskState) -> io::Result<Fou
         }
     };
     if let Some(held) = held {
-        return Ok(Found::Process(held));
+        return Ok(Found::Process(held, Pipes::find(dir)?));
     }
     // Its leader is gone: what is left of it must not outlive the task.
     spawn::kill_marked(task_id)?;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ffi::OsStr, path::PathBuf, time::Duration};
 use rustix::process::Signal;
 use skep_proto::v1::{self, container_spec::Isolation, port_config::PublishMode, task_spec};
 
-use super::{PROCESS_IMAGE, signal, user};
+use super::{PROCESS_IMAGE, logs, signal, user};
 
 /// How long a task may take to stop if it does not say.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -23,6 +23,8 @@ pub(super) struct Plan {
     pub(super) user: String,
     pub(super) stop_signal: Signal,
     pub(super) grace: Duration,
+    /// How much of the output is kept, `None` for nothing.
+    pub(super) logs: Option<logs::Options>,
 }
 
 impl Plan {
@@ -78,6 +80,7 @@ impl Plan {
             user: spec.user.clone(),
             stop_signal,
             grace: grace(spec),
+            logs: logs::Options::of(task)?,
         };
         if plan.strings().any(|string| string.contains('\0')) {
             return Err("the command, environment or directory has a zero byte in it".to_owned());
@@ -161,7 +164,6 @@ fn unsupported(task: &v1::Task, spec: &v1::ContainerSpec) -> Vec<&'static str> {
     let swap = resources.is_some_and(|resources| {
         resources.swap_bytes.is_some() || resources.memory_swappiness.is_some()
     });
-    let template = spec.env.iter().any(|entry| entry.contains("{{"));
     let health = spec.healthcheck.as_ref().is_some_and(|check| {
         // ["NONE"] switches off what an image brings, which is nothing here.
         !check.test.is_empty() && check.test != ["NONE"]
@@ -196,7 +198,6 @@ fn unsupported(task: &v1::Task, spec: &v1::ContainerSpec) -> Vec<&'static str> {
         ),
         ("cpu or memory limits", limited),
         ("swap settings", swap),
-        ("templates in the environment", template),
         ("a health check", health),
         ("a hostname", !spec.hostname.is_empty()),
         ("dns settings", dns),
@@ -292,7 +293,6 @@ mod tests {
         assert!(refused(|_, spec| spec.args = vec!["a\0b".into()]).contains("zero byte"));
         let text = refused(|task, spec| {
             spec.mounts.push(v1::Mount::default());
-            spec.env = vec!["NAME={{.Task.Name}}".into()];
             spec.hostname = "h".into();
             let limits = v1::Resources {
                 memory_bytes: 1,
@@ -303,7 +303,7 @@ mod tests {
                 ..Default::default()
             });
         });
-        for part in ["mounts", "cpu or memory limits", "templates", "a hostname"] {
+        for part in ["mounts", "cpu or memory limits", "a hostname"] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(Plan::new(&v1::Task::default()).is_err(), "nothing to run");

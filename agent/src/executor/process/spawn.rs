@@ -5,12 +5,8 @@
 //! reads the number or finds the mark.
 
 use std::{
-    fs::{File, OpenOptions},
     io,
-    os::{
-        fd::OwnedFd,
-        unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
-    },
+    os::{fd::OwnedFd, unix::process::CommandExt as _},
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -21,10 +17,11 @@ use rustix::{
 };
 
 use super::{
+    logs::Pipes,
     plan::Plan,
     procfs::{self, MARK},
     record::{Process, Record},
-    user,
+    user::{self, Ids},
 };
 
 /// A process and a descriptor that means it and no later bearer of its number.
@@ -36,9 +33,22 @@ pub(super) struct Held {
 
 /// Starts the process of a task; blocks for a few milliseconds.
 ///
-/// The process leads a group of its own. Its output goes to `stdout.log` and `stderr.log` in `dir`.
-pub(super) fn spawn(task_id: &str, dir: &Path, plan: &Plan) -> Result<Held, String> {
-    let mut command = command(task_id, dir, plan)?;
+/// The process leads a group of its own. Its output goes to the returned pipes, `None` if nobody
+/// wants it.
+pub(super) fn spawn(
+    task_id: &str,
+    dir: &Path,
+    plan: &Plan,
+) -> Result<(Held, Option<Pipes>), String> {
+    let ids = user::resolve(&plan.user)?;
+    let mut command = command(task_id, plan, ids);
+    let mut pipes = None;
+    if plan.logs.is_some() {
+        let (ours, theirs) = Pipes::make(dir, ids.map(|ids| (ids.uid, ids.gid)))
+            .map_err(|error| format!("cannot make pipes in {}: {error}", dir.display()))?;
+        command.stdout(theirs.stdout).stderr(theirs.stderr);
+        pipes = Some(ours);
+    }
     let note = |error| format!("cannot note the start in {}: {error}", dir.display());
     let mut record = Record::starting().map_err(note)?;
     record.save(dir).map_err(note)?;
@@ -57,24 +67,10 @@ pub(super) fn spawn(task_id: &str, dir: &Path, plan: &Plan) -> Result<Held, Stri
         end(&mut child, pid);
     }
     // Dropping the child neither ends nor reaps it: the descriptor does both.
-    held
+    held.map(|held| (held, pipes))
 }
 
-fn command(task_id: &str, dir: &Path, plan: &Plan) -> Result<Command, String> {
-    let log = |name: &str| -> Result<File, String> {
-        // Emptied by the start; appending keeps several writers in order.
-        let path = dir.join(name);
-        let open = || {
-            let file = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .open(&path)?;
-            file.set_len(0)?;
-            Ok(file)
-        };
-        open().map_err(|error: io::Error| format!("cannot open {}: {error}", path.display()))
-    };
+fn command(task_id: &str, plan: &Plan, ids: Option<Ids>) -> Command {
     let mut command = Command::new(&plan.program);
     command
         .args(&plan.args)
@@ -83,13 +79,13 @@ fn command(task_id: &str, dir: &Path, plan: &Plan) -> Result<Command, String> {
         .env(MARK, task_id)
         .current_dir(&plan.dir)
         .stdin(Stdio::null())
-        .stdout(log("stdout.log")?)
-        .stderr(log("stderr.log")?)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .process_group(0);
-    if let Some(ids) = user::resolve(&plan.user)? {
+    if let Some(ids) = ids {
         command.uid(ids.uid).gid(ids.gid);
     }
-    Ok(command)
+    command
 }
 
 fn end(child: &mut Child, pid: Pid) {
