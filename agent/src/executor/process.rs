@@ -2,37 +2,88 @@
 //!
 //! A task is a process group of its own. It lives on when the daemon ends: the record in the
 //! task's directory and a mark in the process's environment lead the next daemon back to it.
-//! There is no isolation here, and what a task asks for beyond a command, its environment,
-//! directory and user is refused with a reason, never silently left out.
+//! There is no isolation here, and what a task asks for that a plain process cannot have is refused
+//! with a reason, never silently left out.
 
+mod cgroup;
 mod controller;
+mod files;
+mod health;
+mod launch;
 mod leftovers;
+mod limits;
 mod logs;
+mod look;
+mod needs;
 mod plan;
 mod procfs;
 mod record;
+mod resources;
 mod signal;
 mod spawn;
 mod user;
 
-pub use self::leftovers::end_leftovers;
+pub use self::{
+    launch::{Launcher, launch},
+    leftovers::end_leftovers,
+};
 
 use futures_util::stream::BoxStream;
 use skep_proto::v1;
 
-use self::controller::ProcessController;
+use self::{cgroup::Cgroups, controller::ProcessController};
 use super::{Controller, Executor, Failure, LogLine, TaskContext};
 
 /// The image name that stands for "no image: a command of the host".
 pub const PROCESS_IMAGE: &str = "process";
 
 /// Runs tasks as processes of this host.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ProcessExecutor;
+#[derive(Clone, Debug, Default)]
+pub struct ProcessExecutor {
+    host: Host,
+}
+
+impl ProcessExecutor {
+    /// One that can also limit tasks and give them groups. Without a launcher such tasks are refused.
+    pub fn with_launcher(launcher: Launcher) -> Self {
+        Self {
+            host: Host {
+                launcher: Some(launcher),
+                ..Host::default()
+            },
+        }
+    }
+}
+
+/// What of the host tasks are started with.
+#[derive(Clone, Debug)]
+struct Host {
+    launcher: Option<Launcher>,
+    cgroups: Cgroups,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            launcher: None,
+            cgroups: Cgroups::of_host(),
+        }
+    }
+}
 
 impl Executor for ProcessExecutor {
+    fn describe(&self, description: &mut v1::NodeDescription) {
+        let plugin = |name: &str| v1::PluginDescription {
+            r#type: "Log".to_owned(),
+            name: name.to_owned(),
+        };
+        if let Some(engine) = &mut description.engine {
+            engine.plugins = vec![plugin("json-file"), plugin("local")];
+        }
+    }
+
     fn controller(&self, context: TaskContext) -> Result<Box<dyn Controller>, Failure> {
-        Ok(Box::new(ProcessController::new(&context.task, context.dir)))
+        Ok(Box::new(ProcessController::new(self.host.clone(), context)))
     }
 
     fn logs(

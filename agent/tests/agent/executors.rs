@@ -14,7 +14,7 @@ macro_rules! contract {
             $(#[tokio::test] async fn $name() { super::$name(&super::NullExecutor).await; })*
         }
         mod process {
-            $(#[tokio::test] async fn $name() { super::$name(&super::ProcessExecutor).await; })*
+            $(#[tokio::test] async fn $name() { super::$name(&super::ProcessExecutor::default()).await; })*
         }
     };
 }

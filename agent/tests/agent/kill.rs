@@ -31,12 +31,13 @@ fn agent(dir: &Path, addr: &str) -> Agent {
         state_dir: dir.join("state"),
         hostname: "here".to_owned(),
         tls: Tls::new(credentials),
-        executor: Arc::new(ProcessExecutor),
+        executor: Arc::<ProcessExecutor>::default(),
         managers: vec![v1::Peer {
             node_id: String::new(),
             addr: addr.to_owned(),
         }],
         labels: BTreeMap::new(),
+        generic_resources: Vec::new(),
         on_stop: OnStop::Keep,
     })
     .unwrap()

@@ -8,7 +8,11 @@
 
 mod dispatcher;
 mod executors;
+mod given;
+mod health;
 mod kill;
+mod limits;
+mod logs;
 mod node;
 mod process;
 mod support;

@@ -6,7 +6,7 @@ use skep_agent::{
     Agent, Config, OnStop,
     executor::{Executor, null::NullExecutor, process::ProcessExecutor},
 };
-use skep_proto::v1::{self, TaskState, task_status::RuntimeStatus};
+use skep_proto::v1::{self, TaskState, generic_resource::Resource, task_status::RuntimeStatus};
 use skep_security::Role;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -17,21 +17,21 @@ use crate::{
 };
 
 /// A worker's place: what stays when its agent goes.
-struct Node {
-    cluster: Cluster,
-    dir: TempDir,
+pub(crate) struct Node {
+    pub(crate) cluster: Cluster,
+    pub(crate) dir: TempDir,
 }
 
 impl Node {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             cluster: Cluster::new(),
             dir: tempfile::tempdir().unwrap(),
         }
     }
 
-    fn agent(&self, managers: &[&Manager]) -> Agent {
-        self.agent_with(managers, Arc::new(ProcessExecutor), OnStop::Keep)
+    pub(crate) fn agent(&self, managers: &[&Manager]) -> Agent {
+        self.agent_with(managers, Arc::<ProcessExecutor>::default(), OnStop::Keep)
     }
 
     fn agent_with(
@@ -51,12 +51,20 @@ impl Node {
                 .map(|manager| manager.peer.clone())
                 .collect(),
             labels: BTreeMap::from([("disk".to_owned(), "fast".to_owned())]),
+            generic_resources: vec![v1::GenericResource {
+                resource: Some(Resource::DiscreteResourceSpec(
+                    v1::DiscreteGenericResource {
+                        kind: "ssd".to_owned(),
+                        value: 3,
+                    },
+                )),
+            }],
             on_stop,
         })
         .unwrap()
     }
 
-    fn task_dir(&self, task: &v1::Task) -> std::path::PathBuf {
+    pub(crate) fn task_dir(&self, task: &v1::Task) -> std::path::PathBuf {
         self.dir.path().join("worker/tasks").join(&task.id)
     }
 }
@@ -103,6 +111,7 @@ async fn a_node_registers_and_runs_what_it_is_assigned() {
 
     let description = manager.requests()[0].description.clone().unwrap();
     assert_eq!(description.hostname, "here");
+    assert_eq!(description.resources.unwrap().generic.len(), 1);
     assert_eq!(description.engine.unwrap().labels["disk"], "fast");
     assert!(!description.tls_info.unwrap().trust_root.is_empty());
 
@@ -320,7 +329,7 @@ async fn stopping_keeps_or_ends_the_tasks_as_configured() {
     assert!(alive(pid), "kept");
 
     manager.forget_statuses();
-    let agent = node.agent_with(&[&manager], Arc::new(ProcessExecutor), OnStop::Stop);
+    let agent = node.agent_with(&[&manager], Arc::<ProcessExecutor>::default(), OnStop::Stop);
     manager.reported(&task, TaskState::Running).await;
     agent.stop().await;
     assert!(!alive(pid), "stopped");

@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 async fn started(task: &v1::Task, dir: &Path) -> Box<dyn Controller> {
-    let mut controller = controller(&ProcessExecutor, task, dir);
+    let mut controller = controller(&ProcessExecutor::default(), task, dir);
     controller.prepare().await.unwrap();
     controller.start().await.unwrap();
     controller
@@ -57,9 +57,11 @@ async fn the_process_gets_what_the_spec_says_and_no_more() {
         exit(&mut controller).await.is_success(),
         "standard input is empty"
     );
-    let output = written(&ProcessExecutor, &task, dir.path()).await;
+    let output = written(&ProcessExecutor::default(), &task, dir.path()).await;
     let lines: Vec<_> = output.lines().collect();
-    assert_eq!(Path::new(lines[0]), work.path().canonicalize().unwrap());
+    // The streams are two pipes: lines of one keep their order, but not among those of the other.
+    let pwd = lines.iter().find(|line| line.starts_with('/')).unwrap();
+    assert_eq!(Path::new(pwd), work.path().canonicalize().unwrap());
     assert!(lines.contains(&"COLOR=red"), "{output}");
     assert!(
         lines.contains(&format!("SKEP_TASK_ID={}", task.id).as_str()),
@@ -73,7 +75,7 @@ async fn the_process_gets_what_the_spec_says_and_no_more() {
         streams: vec![v1::LogStream::Stderr as i32],
         ..Default::default()
     };
-    let lines = log(&ProcessExecutor, &task, dir.path(), errors).await;
+    let lines = log(&ProcessExecutor::default(), &task, dir.path(), errors).await;
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0].data, "problem\n");
 }
@@ -84,12 +86,12 @@ async fn another_user_needs_root() {
     let task = with(shell("id -u; id -g"), |spec| {
         spec.user = "12345:54321".to_owned()
     });
-    let mut controller = controller(&ProcessExecutor, &task, dir.path());
+    let mut controller = controller(&ProcessExecutor::default(), &task, dir.path());
     if rustix::process::geteuid().is_root() {
         controller.prepare().await.unwrap();
         controller.start().await.unwrap();
         exit(&mut controller).await;
-        let output = written(&ProcessExecutor, &task, dir.path()).await;
+        let output = written(&ProcessExecutor::default(), &task, dir.path()).await;
         assert_eq!(output, "12345\n54321\n");
     } else {
         let Err(Failure::Fatal(why)) = controller.prepare().await else {
@@ -113,18 +115,20 @@ async fn what_cannot_be_run_is_refused_before_the_start() {
             "a hostname",
         ),
     ] {
-        let mut controller = controller(&ProcessExecutor, &task, dir.path());
+        let mut controller = controller(&ProcessExecutor::default(), &task, dir.path());
         let Err(Failure::Fatal(why)) = controller.prepare().await else {
             panic!("accepted")
         };
         assert!(why.contains(part), "{why}");
         controller.remove().await.unwrap();
     }
-    // A file that is no program is noticed at the start.
+    // What is in a program is noticed at the start.
     let file = dir.path().join("not-a-program");
     fs::write(&file, "x").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(&file, mode).unwrap();
     let mut controller = controller(
-        &ProcessExecutor,
+        &ProcessExecutor::default(),
         &command(&[file.to_str().unwrap()]),
         dir.path(),
     );
@@ -182,7 +186,7 @@ async fn what_the_leader_leaves_behind_ends_with_it() {
 async fn an_interrupted_start_is_still_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let task = shell("sleep 1000");
-    let mut controller = controller(&ProcessExecutor, &task, dir.path());
+    let mut controller = controller(&ProcessExecutor::default(), &task, dir.path());
     controller.prepare().await.unwrap();
     // Polled once: the start is under way, and nobody waits for it any more.
     assert!(futures_util::FutureExt::now_or_never(controller.start()).is_none());
@@ -255,7 +259,7 @@ async fn a_process_of_a_dead_daemon_is_waited_for_but_its_code_is_unknown() {
     )
     .await;
     record(dir.path(), &boot_id(), Some((pid, start_time(pid))));
-    let mut controller = controller(&ProcessExecutor, &task, dir.path());
+    let mut controller = controller(&ProcessExecutor::default(), &task, dir.path());
     assert_eq!(
         controller.adopt(TaskState::Running).await,
         Ok(Adopted::Running)
@@ -281,7 +285,7 @@ async fn a_process_of_a_dead_daemon_is_stopped_with_all_it_started() {
     .await;
     let inner = numbers(&dir.path().join("inner"), 1).await[0];
     record(dir.path(), &boot_id(), Some((pid, start_time(pid))));
-    let mut controller = controller(&ProcessExecutor, &task, dir.path());
+    let mut controller = controller(&ProcessExecutor::default(), &task, dir.path());
     assert_eq!(
         controller.adopt(TaskState::Running).await,
         Ok(Adopted::Running)
@@ -296,7 +300,7 @@ async fn a_process_whose_number_was_never_written_is_found_by_its_mark() {
     let task = shell("unused");
     let pid = orphan(&task, dir.path(), "sleep 1000; true").await;
     record(dir.path(), &boot_id(), None);
-    let mut controller = controller(&ProcessExecutor, &task, dir.path());
+    let mut controller = controller(&ProcessExecutor::default(), &task, dir.path());
     assert_eq!(
         controller.adopt(TaskState::Starting).await,
         Ok(Adopted::Running)
@@ -318,7 +322,7 @@ async fn a_number_that_means_another_process_is_left_alone() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         record(dir.path(), &boot, Some((own, start)));
-        let mut controller = controller(&ProcessExecutor, &shell("unused"), dir.path());
+        let mut controller = controller(&ProcessExecutor::default(), &shell("unused"), dir.path());
         let adopted = controller.adopt(TaskState::Running).await.unwrap();
         assert!(matches!(adopted, Adopted::Gone(_)), "{adopted:?}");
         controller.remove().await.unwrap();
@@ -335,7 +339,7 @@ async fn the_exit_code_is_known_when_the_same_daemon_takes_the_task_up_again() {
         },
     );
     drop(started(&task, dir.path()).await);
-    let mut controller = controller(&ProcessExecutor, &task, dir.path());
+    let mut controller = controller(&ProcessExecutor::default(), &task, dir.path());
     assert_eq!(
         controller.adopt(TaskState::Running).await,
         Ok(Adopted::Running)

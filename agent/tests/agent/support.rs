@@ -5,7 +5,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 use futures_util::StreamExt as _;
 use skep_agent::{
     Dependencies,
-    executor::{Executor, LogLine, TaskContext},
+    executor::{
+        Executor, LogLine, TaskContext,
+        process::{Launcher, ProcessExecutor},
+    },
 };
 use skep_proto::v1::{self, TaskState, task_spec::Runtime};
 use tokio::time::{Instant, sleep, timeout};
@@ -91,6 +94,27 @@ pub(crate) async fn log(
     let lines = executor.logs(&context(task, dir), options).unwrap();
     let lines = timeout(PATIENCE, lines.collect::<Vec<_>>()).await;
     lines.unwrap().into_iter().map(Result::unwrap).collect()
+}
+
+/// A process executor that can do all it may.
+pub(crate) fn launching() -> ProcessExecutor {
+    ProcessExecutor::with_launcher(Launcher {
+        program: env!("CARGO_BIN_EXE_skep-launch").into(),
+        args: Vec::new(),
+    })
+}
+
+/// Whether a test can do its part that needs `what`. If not it says so, and with
+/// `SKEP_REQUIRE_ALL=1` it fails.
+pub(crate) fn able(what: &str, may: bool) -> bool {
+    if !may {
+        assert!(
+            std::env::var_os("SKEP_REQUIRE_ALL").is_none_or(|all| all != "1"),
+            "needs {what}"
+        );
+        eprintln!("skipped: needs {what}");
+    }
+    may
 }
 
 /// Waits until the condition holds.

@@ -20,25 +20,30 @@ use tokio::{
 };
 
 use super::{
+    Host, files,
+    health::{Checks, Verdict},
     logs::{self, Collector, Pipes},
+    look::{Found, look},
+    needs::Needs,
     plan::Plan,
-    procfs,
-    record::Record,
     signal,
     spawn::{self, Held},
 };
-use crate::executor::{Adopted, Controller, Exit, Failure};
+use crate::{
+    dependencies::Dependencies,
+    executor::{Adopted, Controller, Exit, Failure, TaskContext},
+};
 
 /// How long a killed process may take to end: one in a hanging disk access takes its time.
 const KILL_TIME: Duration = Duration::from_secs(10);
-/// How long a forked process may take to become the command it was forked for.
-const EXEC_TIME: Duration = Duration::from_millis(200);
 /// Reported as exit code if nobody knows it: no process can exit with it.
 const UNKNOWN_CODE: i32 = -1;
 
 pub(super) struct ProcessController {
+    host: Host,
     task_id: String,
     dir: PathBuf,
+    dependencies: Dependencies,
     /// The process to run, or why there can be none.
     plan: Result<Plan, String>,
     stage: Stage,
@@ -46,6 +51,9 @@ pub(super) struct ProcessController {
     pid: Option<Pid>,
     /// Keeps what it writes.
     collector: Option<Collector>,
+    checks: Option<Checks>,
+    /// Why it was stopped, if checks found it unhealthy.
+    unhealthy: Option<String>,
 }
 
 enum Stage {
@@ -63,15 +71,20 @@ struct Running {
 }
 
 impl ProcessController {
-    pub(super) fn new(task: &v1::Task, dir: PathBuf) -> Self {
-        let plan = Plan::new(task);
+    pub(super) fn new(host: Host, context: TaskContext) -> Self {
+        let plan = Plan::new(&context.task);
+        let health = plan.as_ref().ok().and_then(|plan| plan.health.clone());
         Self {
-            task_id: task.id.clone(),
-            dir,
+            host,
+            task_id: context.task.id.clone(),
+            dir: context.dir,
+            dependencies: context.dependencies,
             plan,
             stage: Stage::Idle,
             pid: None,
             collector: None,
+            checks: health.map(Checks::new),
+            unhealthy: None,
         }
     }
 
@@ -95,6 +108,9 @@ impl ProcessController {
             spawn::kill_group(held.pid, Signal::KILL);
             Failure::Fatal(format!("cannot watch the process: {error}"))
         })?;
+        if let Some(checks) = &mut self.checks {
+            checks.begin();
+        }
         self.pid = Some(held.pid);
         self.stage = Stage::Running(Running {
             pid: held.pid,
@@ -117,7 +133,10 @@ impl ProcessController {
 
     async fn prepare(&mut self) -> Result<(), Failure> {
         let prepared = match self.plan.clone() {
-            Ok(plan) => blocking(move || Ok(plan.check())).await?,
+            Ok(plan) => {
+                let needs = self.needs(plan);
+                blocking(move || Ok(needs.check().and_then(|()| needs.provide()))).await?
+            }
             Err(reason) => Err(reason),
         };
         prepared.map_err(|reason| {
@@ -128,24 +147,102 @@ impl ProcessController {
 
     async fn start(&mut self) -> Result<(), Failure> {
         if let Stage::Idle = self.stage {
-            let (task_id, dir) = (self.task_id.clone(), self.dir.clone());
-            let plan = self.plan()?.clone();
+            let needs = self.needs(self.plan()?.clone());
             self.stage = Stage::Starting(tokio::task::spawn_blocking(move || {
-                spawn::spawn(&task_id, &dir, &plan)
+                // What was prepared may be gone if the machine was restarted since.
+                if !needs.are_there() {
+                    needs.provide()?;
+                }
+                let Needs {
+                    host,
+                    task_id,
+                    dir,
+                    plan,
+                    ..
+                } = &needs;
+                spawn::spawn(host, task_id, dir, plan)
             }));
         }
-        self.finish_start().await
+        self.finish_start().await?;
+        if let Stage::Running(_) = self.stage
+            && !self.until_healthy().await?
+        {
+            let exit = self.collect().await?;
+            if !exit.is_success() {
+                return Err(Failure::Fatal(exit.reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the checks find the process healthy, if there are any; `false` if it ended.
+    async fn until_healthy(&mut self) -> Result<bool, Failure> {
+        loop {
+            let verdict = match self.next_check().await? {
+                Some(verdict) => verdict,
+                None => return Ok(false),
+            };
+            match verdict {
+                Verdict::Healthy => return Ok(true),
+                Verdict::Unknown => {}
+                Verdict::Unhealthy(why) => return Err(self.end_unhealthy(why).await),
+            }
+        }
+    }
+
+    /// The outcome of the next check, healthy at once without checks; `None` if the process ended.
+    async fn next_check(&mut self) -> Result<Option<Verdict>, Failure> {
+        let needs = self.needs(self.plan()?.clone());
+        let (Stage::Running(running), Some(checks)) = (&self.stage, &mut self.checks) else {
+            return Ok(Some(Verdict::Healthy));
+        };
+        tokio::select! {
+            biased;
+            ended = running.ended() => ended.map(|()| None),
+            verdict = checks.next(&needs) => Ok(Some(verdict)),
+        }
+    }
+
+    /// Stops a process that checks found unhealthy, as it would be stopped by order.
+    async fn end_unhealthy(&mut self, why: String) -> Failure {
+        self.unhealthy = Some(why.clone());
+        let (signal, grace) = self.way_to_stop();
+        match self.stop(signal, grace).await {
+            Ok(()) => Failure::Fatal(why),
+            Err(failure) => failure,
+        }
+    }
+
+    fn needs(&self, plan: Plan) -> Needs {
+        Needs {
+            host: self.host.clone(),
+            task_id: self.task_id.clone(),
+            dir: self.dir.clone(),
+            dependencies: self.dependencies.clone(),
+            plan,
+        }
     }
 
     async fn wait(&mut self) -> Result<Exit, Failure> {
+        if let Some(why) = self.unhealthy.clone() {
+            return Err(self.end_unhealthy(why).await);
+        }
         match &self.stage {
+            Stage::Running(_) if self.checks.is_some() => {
+                while let Some(verdict) = self.next_check().await? {
+                    if let Verdict::Unhealthy(why) = verdict {
+                        return Err(self.end_unhealthy(why).await);
+                    }
+                }
+                self.collect().await
+            }
             Stage::Running(running) => {
                 running.ended().await?;
                 self.collect().await
             }
             Stage::Ended(exit) => {
                 let exit = exit.clone();
-                self.finish_log().await;
+                self.settle().await;
                 Ok(exit)
             }
             Stage::Idle | Stage::Starting(_) => {
@@ -154,11 +251,18 @@ impl ProcessController {
         }
     }
 
+    fn way_to_stop(&self) -> (Signal, Duration) {
+        match &self.plan {
+            Ok(plan) => (plan.stop_signal, plan.grace),
+            Err(_) => (Signal::KILL, Duration::ZERO),
+        }
+    }
+
     async fn stop(&mut self, signal: Signal, grace: Duration) -> Result<(), Failure> {
         // A start that failed left nothing to stop.
         let _ = self.finish_start().await;
         let Stage::Running(running) = &self.stage else {
-            self.finish_log().await;
+            self.settle().await;
             self.end_log();
             return Ok(());
         };
@@ -184,7 +288,13 @@ impl ProcessController {
             return Err(Failure::Fatal("the process is not held".to_owned()));
         };
         let exit = match running.reap() {
-            Ok(Some(status)) => exit_of(&status),
+            Ok(Some(status)) => {
+                let mut exit = exit_of(&status);
+                if !exit.is_success() && self.host.cgroups.was_killed_for_memory(&self.task_id) {
+                    exit.reason += ": it used more memory than its limit";
+                }
+                exit
+            }
             Ok(None) => return Err(Failure::Temporary("the process has not ended".to_owned())),
             // Not our child: it was started by an earlier daemon, and its number may mean
             // another process by now. The mark does not lie.
@@ -201,15 +311,34 @@ impl ProcessController {
             Err(error) => return Err(Failure::Temporary(format!("cannot wait: {error}"))),
         };
         self.stage = Stage::Ended(exit.clone());
-        self.finish_log().await;
+        self.settle().await;
         Ok(exit)
     }
 
-    /// Keeps what the process has left in its pipes. May be dropped and called again.
-    async fn finish_log(&mut self) {
+    /// Removes what the task had outside its directory.
+    async fn clear(&self) -> Result<(), Failure> {
+        let (task_id, dir) = (self.task_id.clone(), self.dir.clone());
+        let cgroups = self.host.cgroups.clone();
+        blocking(move || {
+            files::remove(&task_id, &dir)?;
+            cgroups.remove(&task_id)
+        })
+        .await
+    }
+
+    /// After the end: keeps what the process has left in its pipes, and removes its secrets. May be
+    /// dropped and called again.
+    async fn settle(&mut self) {
         if let Some(collector) = &mut self.collector {
             collector.finish().await;
             self.collector = None;
+        }
+        let outside = |plan: &Plan| !(plan.files.is_empty() && plan.limits.group.is_empty());
+        // What cannot be removed now is removed with the task.
+        if self.plan.as_ref().is_ok_and(outside)
+            && let Err(failure) = self.clear().await
+        {
+            tracing::warn!(task_id = self.task_id, %failure, "cannot clear a task's place yet");
         }
     }
 
@@ -227,6 +356,7 @@ impl ProcessController {
             Found::Process(held, pipes) => self.hold(held, pipes).map(|()| Adopted::Running),
             Found::Nothing(adopted) => {
                 if adopted != Adopted::Absent {
+                    self.settle().await;
                     self.end_log();
                 }
                 Ok(adopted)
@@ -266,54 +396,6 @@ impl Running {
 )]
 fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(pidfd, Interest::READABLE)
-}
-
-enum Found {
-    Process(Held, Option<Pipes>),
-    Nothing(Adopted),
-}
-
-/// Looks for what an earlier daemon started; blocks.
-fn look(task_id: &str, dir: &std::path::Path, last: TaskState) -> io::Result<Found> {
-    let gone = |text: &str| Ok(Found::Nothing(Adopted::Gone(text.to_owned())));
-    let Some(mut record) = Record::load(dir)? else {
-        return if last >= TaskState::Running {
-            gone("the process is not known on this node any more")
-        } else {
-            Ok(Found::Nothing(Adopted::Absent))
-        };
-    };
-    if record.boot_id != procfs::boot_id()? {
-        return gone("the process ended when the machine restarted; its exit code is unknown");
-    }
-    let held = match record.process {
-        Some(process) => spawn::find(process),
-        None => {
-            let mut found = spawn::find_marked(task_id)?;
-            if found.is_none() {
-                // The old daemon may have died between fork and exec: the mark comes with exec.
-                std::thread::sleep(EXEC_TIME);
-                found = spawn::find_marked(task_id)?;
-            }
-            match found {
-                Some((held, process)) => {
-                    record.process = Some(process);
-                    record.save(dir)?;
-                    Some(held)
-                }
-                None => None,
-            }
-        }
-    };
-    if let Some(held) = held {
-        return Ok(Found::Process(held, Pipes::find(dir)?));
-    }
-    // Its leader is gone: what is left of it must not outlive the task.
-    spawn::kill_marked(task_id)?;
-    gone(
-        "the process ended while the daemon was not running; its exit code is unknown because \
-         the daemon was not its parent any more",
-    )
 }
 
 fn exit_of(status: &WaitIdStatus) -> Exit {
@@ -360,15 +442,16 @@ impl Controller for ProcessController {
     }
 
     fn shutdown(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
-        let (signal, grace) = match &self.plan {
-            Ok(plan) => (plan.stop_signal, plan.grace),
-            Err(_) => (Signal::KILL, Duration::ZERO),
-        };
+        let (signal, grace) = self.way_to_stop();
         self.stop(signal, grace).boxed()
     }
 
     fn remove(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
-        self.stop(Signal::KILL, Duration::ZERO).boxed()
+        async {
+            self.stop(Signal::KILL, Duration::ZERO).await?;
+            self.clear().await
+        }
+        .boxed()
     }
 
     fn adopt(&mut self, last: TaskState) -> BoxFuture<'_, Result<Adopted, Failure>> {

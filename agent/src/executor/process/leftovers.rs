@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use super::spawn;
+use super::{cgroup::Cgroups, files, spawn};
 
 /// Kills all processes of the tasks in a state directory whose daemon does not run and will not be
 /// started again; one that is started again takes them over instead. Blocks for a look at every
@@ -14,8 +14,11 @@ pub fn end_leftovers(state_dir: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     for task in tasks {
-        if let Some(id) = task?.file_name().to_str() {
+        let task = task?;
+        if let Some(id) = task.file_name().to_str() {
             spawn::kill_marked(id)?;
+            files::remove(id, &task.path())?;
+            Cgroups::of_host().remove(id)?;
         }
     }
     Ok(())

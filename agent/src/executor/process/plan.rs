@@ -1,11 +1,22 @@
 //! From a task to the process it asks for, or to the reason why it cannot be had.
 
-use std::{collections::BTreeMap, ffi::OsStr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rustix::process::Signal;
 use skep_proto::v1::{self, container_spec::Isolation, port_config::PublishMode, task_spec};
 
-use super::{PROCESS_IMAGE, logs, signal, user};
+use super::{
+    Host, PROCESS_IMAGE,
+    files::{self, File},
+    health::Health,
+    limits::Limits,
+    logs, resources, signal, user,
+};
 
 /// How long a task may take to stop if it does not say.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -25,6 +36,11 @@ pub(super) struct Plan {
     pub(super) grace: Duration,
     /// How much of the output is kept, `None` for nothing.
     pub(super) logs: Option<logs::Options>,
+    /// Secrets and configs.
+    pub(super) files: Vec<File>,
+    pub(super) groups: Vec<String>,
+    pub(super) limits: Limits,
+    pub(super) health: Option<Health>,
 }
 
 impl Plan {
@@ -70,7 +86,7 @@ impl Plan {
         let plan = Self {
             program,
             args: words.collect(),
-            env: environment(&spec.env),
+            env: environment(&task.assigned_generic_resources, &spec.env),
             // The daemon's own directory means nothing to a task.
             dir: if spec.dir.is_empty() {
                 "/".into()
@@ -81,6 +97,10 @@ impl Plan {
             stop_signal,
             grace: grace(spec),
             logs: logs::Options::of(task)?,
+            files: files::of(spec)?,
+            groups: spec.groups.clone(),
+            limits: Limits::of(task, spec)?,
+            health: Health::of(spec)?,
         };
         if plan.strings().any(|string| string.contains('\0')) {
             return Err("the command, environment or directory has a zero byte in it".to_owned());
@@ -89,8 +109,16 @@ impl Plan {
     }
 
     /// Checks against this host what can be known before the start.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self, host: &Host) -> Result<(), String> {
         user::resolve(&self.user)?;
+        user::groups(&self.groups)?;
+        self.limits.check()?;
+        if self.needs_launcher() && host.launcher.is_none() {
+            return Err(
+                "limits and extra groups cannot be had: this program has no launcher for them"
+                    .to_owned(),
+            );
+        }
         if !self.dir.is_dir() {
             return Err(format!(
                 "directory {:?} does not exist on this host",
@@ -98,18 +126,23 @@ impl Plan {
             ));
         }
         let found = if self.program.contains('/') {
-            self.dir.join(&self.program).is_file()
+            is_program(&self.dir.join(&self.program))
         } else {
             let path = self.env.get("PATH").map_or("", String::as_str);
-            std::env::split_paths(OsStr::new(path)).any(|dir| dir.join(&self.program).is_file())
+            std::env::split_paths(OsStr::new(path)).any(|dir| is_program(&dir.join(&self.program)))
         };
         if !found {
             return Err(format!(
-                "command {:?} was not found on this host",
+                "command {:?} was not found on this host, or is no program",
                 self.program
             ));
         }
         Ok(())
+    }
+
+    /// Whether something must be done to the process before it is the command.
+    pub(super) fn needs_launcher(&self) -> bool {
+        !(self.groups.is_empty() && self.limits.is_empty())
     }
 
     fn strings(&self) -> impl Iterator<Item = &str> {
@@ -118,13 +151,19 @@ impl Plan {
             .env
             .iter()
             .flat_map(|(key, value)| [key.as_str(), value.as_str()]);
+        let health = self.health.iter().flat_map(|health| &health.command);
         let words = self
             .args
             .iter()
+            .chain(health)
             .map(String::as_str)
             .chain([self.program.as_str()]);
         words.chain(env).chain(dir)
     }
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 /// How long the task may take to stop after its signal.
@@ -136,10 +175,12 @@ fn grace(spec: &v1::ContainerSpec) -> Duration {
     }
 }
 
-/// `PATH` of the daemon, with the task's `K=V` over it; `K` alone removes.
-fn environment(env: &[String]) -> BTreeMap<String, String> {
+/// `PATH` of the daemon and the resources that are the task's, with its `K=V` over them; `K` alone
+/// removes.
+fn environment(resources: &[v1::GenericResource], env: &[String]) -> BTreeMap<String, String> {
     let path = std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned());
-    let mut variables = BTreeMap::from([("PATH".to_owned(), path)]);
+    let mut variables = resources::variables(resources);
+    variables.insert("PATH".to_owned(), path);
     for entry in env {
         match entry.split_once('=') {
             Some(("", _)) => {}
@@ -158,15 +199,8 @@ fn environment(env: &[String]) -> BTreeMap<String, String> {
 fn unsupported(task: &v1::Task, spec: &v1::ContainerSpec) -> Vec<&'static str> {
     let resources = task.spec().resources.as_ref();
     let limits = resources.and_then(|resources| resources.limits.as_ref());
-    let limited = limits.is_some_and(|limits| {
-        limits.nano_cpus != 0 || limits.memory_bytes != 0 || !limits.generic.is_empty()
-    });
     let swap = resources.is_some_and(|resources| {
         resources.swap_bytes.is_some() || resources.memory_swappiness.is_some()
-    });
-    let health = spec.healthcheck.as_ref().is_some_and(|check| {
-        // ["NONE"] switches off what an image brings, which is nothing here.
-        !check.test.is_empty() && check.test != ["NONE"]
     });
     // A process binds the host's ports itself: that is a published port only if it is the same
     // one and published on this host.
@@ -189,34 +223,30 @@ fn unsupported(task: &v1::Task, spec: &v1::ContainerSpec) -> Vec<&'static str> {
             "mounts",
             !spec.mounts.is_empty() || !task.volumes.is_empty(),
         ),
-        ("secrets", !spec.secrets.is_empty()),
-        ("configs", !spec.configs.is_empty()),
         ("networks", !task.networks.is_empty()),
         (
             "published ports (but host ports equal to the target)",
             ports,
         ),
-        ("cpu or memory limits", limited),
+        (
+            "limits of generic resources",
+            limits.is_some_and(|limits| !limits.generic.is_empty()),
+        ),
         ("swap settings", swap),
-        ("a health check", health),
         ("a hostname", !spec.hostname.is_empty()),
         ("dns settings", dns),
         ("extra hosts", !spec.hosts.is_empty()),
-        ("extra groups", !spec.groups.is_empty()),
         ("a terminal", spec.tty),
         ("an open standard input", spec.open_stdin),
         ("a read-only root", spec.read_only),
         ("privileges", privileges),
         ("an init process", spec.init == Some(true)),
         ("isolation", spec.isolation() != Isolation::Default),
-        ("a limit of processes", spec.pids_limit > 0),
         ("sysctls", !spec.sysctls.is_empty()),
         (
             "capabilities",
             !(spec.capability_add.is_empty() && spec.capability_drop.is_empty()),
         ),
-        ("ulimits", !spec.ulimits.is_empty()),
-        ("an oom score", spec.oom_score_adj != 0),
     ]
     .into_iter()
     .filter_map(|(name, asked)| asked.then_some(name))
@@ -278,6 +308,7 @@ mod tests {
 
     #[test]
     fn the_environment_is_the_tasks_and_path() {
+        let environment = |env: &[String]| environment(&[], env);
         let env = environment(&["A=1".into(), "A=2=3".into(), "=x".into(), "GONE".into()]);
         assert_eq!(env.keys().collect::<Vec<_>>(), ["A", "PATH"]);
         assert_eq!(env["A"], "2=3");
@@ -291,19 +322,12 @@ mod tests {
         assert!(refused(|_, spec| spec.command.clear()).contains("no command"));
         assert!(refused(|_, spec| spec.stop_signal = "NOPE".into()).contains("\"NOPE\""));
         assert!(refused(|_, spec| spec.args = vec!["a\0b".into()]).contains("zero byte"));
-        let text = refused(|task, spec| {
+        let text = refused(|_, spec| {
             spec.mounts.push(v1::Mount::default());
             spec.hostname = "h".into();
-            let limits = v1::Resources {
-                memory_bytes: 1,
-                ..Default::default()
-            };
-            task.spec_mut().resources = Some(v1::ResourceRequirements {
-                limits: Some(limits),
-                ..Default::default()
-            });
+            spec.read_only = true;
         });
-        for part in ["mounts", "cpu or memory limits", "a hostname"] {
+        for part in ["mounts", "a read-only root", "a hostname"] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(Plan::new(&v1::Task::default()).is_err(), "nothing to run");
@@ -342,7 +366,8 @@ mod tests {
     #[test]
     fn the_host_is_checked_before_the_start() {
         let check = |change: fn(&mut v1::ContainerSpec)| {
-            Plan::new(&task(|_, spec| change(spec))).unwrap().check()
+            let plan = Plan::new(&task(|_, spec| change(spec))).unwrap();
+            plan.check(&Host::default())
         };
         check(|_| ()).unwrap();
         check(|spec| spec.command = vec!["/bin/sh".into()]).unwrap();
@@ -350,5 +375,6 @@ mod tests {
         assert!(check(|spec| spec.command = vec!["/no/such".into()]).is_err());
         assert!(check(|spec| spec.dir = "/no/such".into()).is_err());
         assert!(check(|spec| spec.user = "no-such-user".into()).is_err());
+        assert!(check(|spec| spec.oom_score_adj = 5).is_err(), "no launcher");
     }
 }

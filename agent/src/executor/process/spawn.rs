@@ -6,7 +6,10 @@
 
 use std::{
     io,
-    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -17,11 +20,13 @@ use rustix::{
 };
 
 use super::{
+    Host, files,
+    launch::{self, Order},
     logs::Pipes,
     plan::Plan,
     procfs::{self, MARK},
     record::{Process, Record},
-    user::{self, Ids},
+    user,
 };
 
 /// A process and a descriptor that means it and no later bearer of its number.
@@ -36,15 +41,17 @@ pub(super) struct Held {
 /// The process leads a group of its own. Its output goes to the returned pipes, `None` if nobody
 /// wants it.
 pub(super) fn spawn(
+    host: &Host,
     task_id: &str,
     dir: &Path,
     plan: &Plan,
 ) -> Result<(Held, Option<Pipes>), String> {
-    let ids = user::resolve(&plan.user)?;
-    let mut command = command(task_id, plan, ids);
+    let words = std::iter::once(&plan.program).chain(&plan.args).cloned();
+    let start = Start::new(host, task_id, dir, plan, words.collect())?;
+    let (mut command, socket) = start.command()?;
     let mut pipes = None;
     if plan.logs.is_some() {
-        let (ours, theirs) = Pipes::make(dir, ids.map(|ids| (ids.uid, ids.gid)))
+        let (ours, theirs) = Pipes::make(dir, start.order.ids)
             .map_err(|error| format!("cannot make pipes in {}: {error}", dir.display()))?;
         command.stdout(theirs.stdout).stderr(theirs.stderr);
         pipes = Some(ours);
@@ -54,13 +61,16 @@ pub(super) fn spawn(
     record.save(dir).map_err(note)?;
     let mut child = command
         .spawn()
-        .map_err(|error| format!("command {:?} cannot be started: {error}", plan.program))?;
+        .map_err(|error| start.failed(&error.to_string()))?;
+    // The launcher's end of the socket is in there, and must be open in the launcher alone.
+    drop(command);
     let pid = Pid::from_child(&child);
     record.process = Process::of(pid);
     // The child is not reaped before `pidfd_open`, so the number is still its own.
     let held = record.save(dir).map_err(note).and_then(|()| {
         let pidfd = pidfd_open(pid, PidfdFlags::empty())
             .map_err(|error| format!("cannot hold the process: {error}"))?;
+        start.release(pid, socket)?;
         Ok(Held { pid, pidfd })
     });
     if held.is_err() {
@@ -70,22 +80,102 @@ pub(super) fn spawn(
     held.map(|held| (held, pipes))
 }
 
-fn command(task_id: &str, plan: &Plan, ids: Option<Ids>) -> Command {
-    let mut command = Command::new(&plan.program);
-    command
-        .args(&plan.args)
-        .env_clear()
-        .envs(&plan.env)
-        .env(MARK, task_id)
-        .current_dir(&plan.dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0);
-    if let Some(ids) = ids {
-        command.uid(ids.uid).gid(ids.gid);
+/// The start of a process with all that a task's processes have.
+pub(super) struct Start<'a> {
+    host: &'a Host,
+    task_id: &'a str,
+    plan: &'a Plan,
+    order: Order,
+}
+
+impl<'a> Start<'a> {
+    /// Of the command `words` for a task.
+    pub(super) fn new(
+        host: &'a Host,
+        task_id: &'a str,
+        dir: &Path,
+        plan: &'a Plan,
+        words: Vec<String>,
+    ) -> Result<Self, String> {
+        let mut env = plan.env.clone();
+        if let Some(root) = files::find(task_id, dir) {
+            for (name, path) in files::variables(&plan.files, &root) {
+                let path = path.to_string_lossy().into_owned();
+                env.entry(name.to_owned()).or_insert(path);
+            }
+        }
+        env.insert(MARK.to_owned(), task_id.to_owned());
+        let ids = user::resolve(&plan.user)?;
+        let groups = user::groups(&plan.groups)?;
+        let mut words = words.into_iter();
+        let order = Order {
+            program: words.next().unwrap_or_default(),
+            args: words.collect(),
+            env,
+            dir: plan.dir.clone(),
+            ids: ids.map(|ids| (ids.uid, ids.gid)),
+            groups: (!groups.is_empty()).then_some(groups),
+        };
+        Ok(Self {
+            host,
+            task_id,
+            plan,
+            order,
+        })
     }
-    command
+
+    /// What to spawn, without output, and the socket for [`Start::release`].
+    pub(super) fn command(&self) -> Result<(Command, Option<UnixStream>), String> {
+        let launcher = self.host.launcher.as_ref();
+        let launcher = launcher.filter(|_| self.plan.needs_launcher());
+        let mut socket = None;
+        let mut command = match launcher {
+            Some(launcher) => {
+                let (ours, theirs) = UnixStream::pair()
+                    .map_err(|error| format!("cannot talk to the launcher: {error}"))?;
+                socket = Some(ours);
+                let mut command = Command::new(&launcher.program);
+                command
+                    .args(&launcher.args)
+                    .env_clear()
+                    .env(MARK, self.task_id)
+                    .stdin(OwnedFd::from(theirs));
+                command
+            }
+            None => {
+                let mut command = Command::new(&self.order.program);
+                command
+                    .args(&self.order.args)
+                    .env_clear()
+                    .envs(&self.order.env)
+                    .current_dir(&self.order.dir)
+                    .stdin(Stdio::null());
+                if let Some((uid, gid)) = self.order.ids {
+                    command.uid(uid).gid(gid);
+                }
+                command
+            }
+        };
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
+        Ok((command, socket))
+    }
+
+    /// Bounds a process that was spawned and lets it become the command.
+    pub(super) fn release(&self, pid: Pid, socket: Option<UnixStream>) -> Result<(), String> {
+        let Some(socket) = socket else {
+            return Ok(());
+        };
+        self.plan.limits.apply(pid)?;
+        self.host.cgroups.add(self.task_id, pid)?;
+        launch::send(socket, &self.order)
+    }
+
+    pub(super) fn failed(&self, why: &str) -> String {
+        format!("command {:?} cannot be started: {why}", self.order.program)
+    }
 }
 
 fn end(child: &mut Child, pid: Pid) {

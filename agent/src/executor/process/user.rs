@@ -45,6 +45,35 @@ pub(super) fn resolve(user: &str) -> Result<Option<Ids>, String> {
     Ok(Some(ids))
 }
 
+/// The numbers of the groups a process gets besides its own.
+pub(super) fn groups(groups: &[String]) -> Result<Vec<u32>, String> {
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !geteuid().is_root() {
+        return Err("extra groups cannot be had: only root may give them".to_owned());
+    }
+    let bytes = disk::read(Path::new("/etc/group"), MAX_FILE)
+        .map_err(|error| format!("cannot look up groups in /etc/group: {error}"))?;
+    let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+    groups
+        .iter()
+        .map(|group| look_up_group(group, &text))
+        .collect()
+}
+
+/// Finds the number of a group in the text of `/etc/group`.
+fn look_up_group(group: &str, groups: &str) -> Result<u32, String> {
+    // name:password:gid:members
+    groups
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.len() >= 3 && !group.is_empty() && fields[0] == group)
+        .map_or(group, |fields| fields[2])
+        .parse()
+        .map_err(|_| format!("group {group:?} does not exist on this host"))
+}
+
 /// Finds the IDs in the texts of `/etc/passwd` and `/etc/group`.
 fn look_up(user: &str, passwd: &str, groups: &str) -> Result<Ids, String> {
     let (name, group) = match user.split_once(':') {
@@ -64,14 +93,7 @@ fn look_up(user: &str, passwd: &str, groups: &str) -> Result<Ids, String> {
     };
     let uid: u32 = uid.ok_or_else(|| format!("user {name:?} does not exist on this host"))?;
     let gid = match group {
-        // name:password:gid:members
-        Some(group) => groups
-            .lines()
-            .map(|line| line.split(':').collect::<Vec<_>>())
-            .find(|fields| fields.len() >= 3 && !group.is_empty() && fields[0] == group)
-            .map_or(group, |fields| fields[2])
-            .parse()
-            .map_err(|_| format!("group {group:?} does not exist on this host"))?,
+        Some(group) => look_up_group(group, groups)?,
         // A bare number that nobody has gets group 0, as it does in a container.
         None => entry.and_then(|fields| fields[3].parse().ok()).unwrap_or(0),
     };
@@ -103,6 +125,14 @@ mod tests {
         ] {
             assert!(ids(unknown).is_err(), "{unknown}");
         }
+    }
+
+    #[test]
+    fn groups_are_names_or_numbers() {
+        assert_eq!(look_up_group("staff", GROUP), Ok(50));
+        assert_eq!(look_up_group("4711", GROUP), Ok(4711));
+        assert!(look_up_group("", GROUP).is_err());
+        assert!(look_up_group("none", GROUP).is_err());
     }
 
     #[test]
