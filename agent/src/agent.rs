@@ -42,6 +42,8 @@ pub struct Config {
     pub managers: Vec<v1::Peer>,
     /// Engine labels: what placement constraints on `engine.labels` see.
     pub labels: BTreeMap<String, String>,
+    /// User-defined resources that tasks of this node can reserve.
+    pub generic_resources: Vec<v1::GenericResource>,
     /// What [`Agent::stop`] does with the tasks.
     pub on_stop: OnStop,
 }
@@ -119,6 +121,7 @@ impl Agent {
             node: NodeInfo {
                 hostname: config.hostname,
                 labels: config.labels,
+                generic_resources: config.generic_resources,
                 tls: config.tls,
                 executor: config.executor,
             },

@@ -1,6 +1,6 @@
 //! What a node tells about itself when it registers.
 
-use std::{collections::BTreeMap, fs, thread};
+use std::{collections::BTreeMap, fs, path::Path, thread};
 
 use skep_proto::v1;
 
@@ -16,6 +16,7 @@ pub(crate) const OS: &str = "linux";
 pub(crate) fn describe(
     hostname: &str,
     labels: &BTreeMap<String, String>,
+    generic: &[v1::GenericResource],
     tls_info: v1::NodeTlsInfo,
     executor: &dyn Executor,
 ) -> v1::NodeDescription {
@@ -28,7 +29,7 @@ pub(crate) fn describe(
         resources: Some(v1::Resources {
             nano_cpus: nano_cpus(),
             memory_bytes: memory_bytes(),
-            generic: Vec::new(),
+            generic: generic.to_vec(),
         }),
         engine: Some(v1::EngineDescription {
             engine_version: VERSION.to_owned(),
@@ -49,7 +50,7 @@ pub(crate) fn architecture() -> String {
     uname.machine().to_string_lossy().into_owned()
 }
 
-/// Processors this process may use, in billionths.
+/// Processors this process may use, in billionths, by its affinity and its control group.
 fn nano_cpus() -> i64 {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     i64::try_from(processors)
@@ -57,12 +58,42 @@ fn nano_cpus() -> i64 {
         .saturating_mul(1_000_000_000)
 }
 
-/// Memory of the machine in bytes, 0 if the kernel does not tell.
+/// Memory that there is for tasks in bytes, 0 if the kernel does not tell: that of the machine, or
+/// less if the daemon's control group is limited.
 fn memory_bytes() -> i64 {
-    fs::read_to_string("/proc/meminfo")
+    let machine = fs::read_to_string("/proc/meminfo")
         .ok()
-        .and_then(|text| total(&text))
-        .unwrap_or_default()
+        .and_then(|text| total(&text));
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limit = memory_limit(Path::new("/sys/fs/cgroup"), &own);
+    match (machine, limit) {
+        (Some(machine), Some(limit)) => machine.min(limit),
+        (machine, _) => machine.unwrap_or_default(),
+    }
+}
+
+/// The least limit of memory on the way from our control group to the root; `own` is
+/// `/proc/self/cgroup`.
+fn memory_limit(root: &Path, own: &str) -> Option<i64> {
+    own.lines()
+        .filter_map(|line| {
+            // hierarchy:controllers:path
+            let (_, rest) = line.split_once(':')?;
+            let (controllers, path) = rest.split_once(':')?;
+            let (root, file) = match controllers {
+                "" => (root.to_owned(), "memory.max"),
+                "memory" => (root.join("memory"), "memory.limit_in_bytes"),
+                _ => return None,
+            };
+            let dir = root.join(path.trim_start_matches('/'));
+            dir.ancestors()
+                .take_while(|dir| dir.starts_with(&root))
+                // No number means no limit.
+                .filter_map(|dir| fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok())
+                .min()
+        })
+        .filter(|limit: &i64| *limit > 0)
+        .min()
 }
 
 /// `MemTotal` of `/proc/meminfo` in bytes.
@@ -84,6 +115,7 @@ mod tests {
         let description = describe(
             "host",
             &BTreeMap::new(),
+            &[],
             v1::NodeTlsInfo::default(),
             &NullExecutor,
         );
@@ -93,6 +125,25 @@ mod tests {
         let platform = description.platform.unwrap();
         assert_eq!(platform.os, "linux");
         assert_eq!(platform.architecture, std::env::consts::ARCH);
+    }
+
+    #[test]
+    fn the_least_limit_of_memory_above_us_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let limit = |dir: &str, file: &str, text: &str| {
+            let dir = root.path().join(dir);
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join(file), text).unwrap();
+        };
+        let of = |own: &str| memory_limit(root.path(), own);
+        assert_eq!(of("0::/a/b\n"), None);
+        limit("a", "memory.max", "5000\n");
+        limit("a/b", "memory.max", "max\n");
+        assert_eq!(of("1:cpu:/x\n0::/a/b\n"), Some(5000));
+        limit("memory", "memory.limit_in_bytes", "9223372036854771712\n");
+        limit("memory/c", "memory.limit_in_bytes", "700\n");
+        assert_eq!(of("4:memory:/c\n0::/\n"), Some(700));
+        assert_eq!(of("garbage\n0\n"), None);
     }
 
     #[test]

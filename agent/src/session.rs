@@ -49,6 +49,7 @@ type Client = DispatcherClient<Channel>;
 pub(crate) struct NodeInfo {
     pub(crate) hostname: String,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) generic_resources: Vec<v1::GenericResource>,
     pub(crate) tls: Tls,
     pub(crate) executor: Arc<dyn Executor>,
 }
@@ -183,6 +184,7 @@ fn describe_node(node: &NodeInfo, identity: &Credentials) -> v1::NodeDescription
     describe(
         &node.hostname,
         &node.labels,
+        &node.generic_resources,
         identity.tls_info(),
         node.executor.as_ref(),
     )

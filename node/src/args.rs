@@ -27,6 +27,9 @@ pub struct Cli {
 pub enum Command {
     /// Start a whole cluster on this machine and run a service on it.
     Dev(Dev),
+    /// Become a task's command, as the daemon on the standard input says.
+    #[command(hide = true)]
+    Launch,
 }
 
 /// How to run a node.
@@ -89,6 +92,15 @@ pub struct Run {
     /// What runs tasks.
     #[arg(long, value_enum, env = "SWARM_EXECUTOR", default_value_t = Executor::Process)]
     pub executor: Executor,
+    /// Something of this node that tasks can reserve: names, as in `gpu=GPU-1,GPU-2`, or an amount, as
+    /// in `ssd=3`. May be given for several kinds.
+    #[arg(
+        long,
+        value_name = "KIND=NAMES|AMOUNT",
+        env = "SWARM_GENERIC_RESOURCES",
+        value_delimiter = ';'
+    )]
+    pub generic_resource: Vec<String>,
     /// Whether the node takes tasks, on the first start. Later it is changed with
     /// `swarmctl node update`.
     #[arg(long, value_enum, default_value_t = Availability::Active)]

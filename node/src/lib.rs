@@ -8,6 +8,7 @@ pub mod address;
 pub mod args;
 pub mod control_socket;
 pub mod dev;
+mod generic_resource;
 mod locked;
 pub mod log;
 mod node;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use skep_agent::executor::process::launch;
 use skep_node::{
     args::{Cli, Command},
     dev, log, run,
@@ -15,6 +16,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(Command::Launch) = cli.command {
+        return launch();
+    }
     let done = log::init(&cli.log).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -22,7 +26,7 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match cli.command {
                 Some(Command::Dev(args)) => Box::pin(dev::run(args, &cli.log)).await,
-                None => Box::pin(run::run(cli.run)).await,
+                Some(Command::Launch) | None => Box::pin(run::run(cli.run)).await,
             }
         })
     });

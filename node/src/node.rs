@@ -15,7 +15,7 @@ use skep_manager::{
 };
 use skep_proto::{
     id,
-    v1::{Cluster, Peer, node_spec::Availability},
+    v1::{Cluster, GenericResource, Peer, node_spec::Availability},
 };
 use skep_security::{
     Credentials, DEFAULT_NODE_CERT_EXPIRY, Dial, Identity, JoinToken, Kek, NodeKey, Role, RootCa,
@@ -49,6 +49,8 @@ pub struct Config {
     pub hostname: String,
     /// What runs its tasks.
     pub executor: Arc<dyn Executor>,
+    /// User-defined resources that it offers.
+    pub generic_resources: Vec<GenericResource>,
     /// Whether it takes tasks, on the first start.
     pub availability: Availability,
     /// What becomes of its tasks when it stops.
@@ -218,6 +220,7 @@ impl Node {
             executor: config.executor,
             managers,
             labels: BTreeMap::new(),
+            generic_resources: config.generic_resources,
             on_stop: config.on_stop,
         })?;
         Ok(Self {

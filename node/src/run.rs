@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use skep_agent::{OnStop, executor::process::ProcessExecutor};
+use skep_agent::{
+    OnStop,
+    executor::process::{Launcher, ProcessExecutor},
+};
 use skep_proto::v1::node_spec;
 use skep_security::TcpDial;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,7 +15,7 @@ use tracing::info;
 use crate::{
     Config, Join, Node, address,
     args::{self, Run},
-    control_socket,
+    control_socket, generic_resource,
 };
 
 /// Past this, stopping is given up: nothing in it takes longer unless something is stuck.
@@ -61,6 +64,14 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
     }
 }
 
+/// This very program, also after its file was replaced by a newer one.
+fn launcher() -> Launcher {
+    Launcher {
+        program: "/proc/self/exe".into(),
+        args: vec!["launch".to_owned()],
+    }
+}
+
 fn config(args: Run) -> anyhow::Result<Config> {
     // Before anything is asked of a cluster.
     if let Some(addr) = &args.advertise_addr {
@@ -94,8 +105,10 @@ fn config(args: Run) -> anyhow::Result<Config> {
         listen_control_api: args.listen_control_api,
         hostname,
         executor: match args.executor {
-            args::Executor::Process => Arc::new(ProcessExecutor),
+            args::Executor::Process => Arc::new(ProcessExecutor::with_launcher(launcher())),
         },
+        generic_resources: generic_resource::parse(&args.generic_resource)
+            .map_err(anyhow::Error::msg)?,
         availability: match args.availability {
             args::Availability::Active => node_spec::Availability::Active,
             args::Availability::Pause => node_spec::Availability::Pause,

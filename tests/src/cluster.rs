@@ -67,7 +67,7 @@ impl Cluster {
 
     /// A cluster whose tasks are processes of this machine.
     pub async fn of_processes(managers: usize, workers: usize) -> Self {
-        Self::with_executor(managers, workers, Arc::new(ProcessExecutor)).await
+        Self::with_executor(managers, workers, Arc::<ProcessExecutor>::default()).await
     }
 
     /// A cluster of managers that listen on these IP addresses of this machine. All are ready when this
@@ -177,6 +177,7 @@ impl Cluster {
             listen_control_api: host.socket(),
             hostname: host.name.clone(),
             executor: self.executor.clone(),
+            generic_resources: Vec::new(),
             availability: Availability::Active,
             on_stop: OnStop::Keep,
             dialer: self.links.dialer(name),

@@ -73,6 +73,7 @@ async fn start(cli: &Cli, state_dir: std::path::PathBuf, number: usize) -> anyho
             addr: cli.join.clone(),
         }],
         labels: BTreeMap::new(),
+        generic_resources: Vec::new(),
         on_stop: OnStop::Keep,
     })?)
 }

@@ -83,6 +83,7 @@ pub async fn run(args: Child) -> anyhow::Result<ExitCode> {
         listen_control_api: args.socket,
         hostname,
         executor: Arc::new(NullExecutor),
+        generic_resources: Vec::new(),
         availability: Availability::Drain,
         on_stop: OnStop::Keep,
         dialer: Arc::new(Doors(args.via.into_iter().collect())),

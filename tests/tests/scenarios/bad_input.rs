@@ -21,6 +21,7 @@ fn config(dir: &std::path::Path, join: Option<(&str, &str)>) -> Config {
         listen_control_api: dir.join("s.sock"),
         hostname: "stranger".to_owned(),
         executor: Arc::new(NullExecutor),
+        generic_resources: Vec::new(),
         availability: Availability::Active,
         on_stop: OnStop::Keep,
         dialer: Arc::new(TcpDial),

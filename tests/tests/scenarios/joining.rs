@@ -64,6 +64,7 @@ async fn a_second_manager_that_dies_while_it_joins_comes_back() {
         listen_control_api: dir.path().join("s.sock"),
         hostname: "manager-2".to_owned(),
         executor: Arc::new(NullExecutor),
+        generic_resources: Vec::new(),
         availability: Availability::Active,
         on_stop: OnStop::Keep,
         dialer: Arc::new(TcpDial),
