@@ -99,6 +99,8 @@ impl Agent {
             source,
         })?;
         tracing::info!(tasks = stored.len(), "agent starts");
+        let ids: Vec<_> = stored.iter().map(|stored| stored.id.clone()).collect();
+        config.executor.resume(&config.node_id, &ids);
 
         let reporter = Arc::new(Reporter::default());
         let stop = CancellationToken::new();

@@ -35,6 +35,13 @@ pub trait Executor: Send + Sync + 'static {
         let _ = description;
     }
 
+    /// Called once, when the agent starts and before any controller is made: the node's ID, and the
+    /// tasks that are on it. What the executor has of this node's other tasks is of no use to
+    /// anyone any more. Must not block; called inside a tokio runtime.
+    fn resume(&self, node_id: &str, tasks: &[String]) {
+        let _ = (node_id, tasks);
+    }
+
     /// The controller of a task. An error ends the task, with the reason in its status. Nothing
     /// is started or created yet, and a task that cannot be run here should still get a
     /// controller, whose [`Controller::prepare`] fails: it may have to be removed.
