@@ -97,7 +97,8 @@ impl Dependencies {
         };
     }
 
-    pub(crate) fn put_secret(&self, secret: v1::Secret) {
+    /// Adds or replaces a secret, by its ID.
+    pub fn put_secret(&self, secret: v1::Secret) {
         self.inner
             .write()
             .secrets
@@ -114,7 +115,8 @@ impl Dependencies {
             .retain(|key, _| key != id && !key.starts_with(&of_tasks));
     }
 
-    pub(crate) fn put_config(&self, config: v1::Config) {
+    /// Adds or replaces a config, by its ID.
+    pub fn put_config(&self, config: v1::Config) {
         self.inner
             .write()
             .configs

@@ -56,6 +56,14 @@ pub enum Error {
         /// What it had to follow.
         expected: String,
     },
+    /// There is no Docker engine to run tasks with.
+    #[error("no docker engine at {host}: {reason}")]
+    Engine {
+        /// Where it should be.
+        host: String,
+        /// Why not.
+        reason: String,
+    },
     /// A part of the agent ended by a defect.
     #[error("a part of the agent ended: {0}")]
     Broken(String),

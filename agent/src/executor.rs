@@ -13,6 +13,7 @@ use skep_proto::{Timestamp, v1};
 
 use crate::dependencies::Dependencies;
 
+pub mod docker;
 pub mod null;
 pub mod process;
 
