@@ -90,7 +90,7 @@ pub struct Run {
     #[arg(long, env = "SWARM_HOSTNAME")]
     pub hostname: Option<String>,
     /// What runs tasks.
-    #[arg(long, value_enum, env = "SWARM_EXECUTOR", default_value_t = Executor::Process)]
+    #[arg(long, value_enum, env = "SWARM_EXECUTOR", default_value_t = Executor::Auto)]
     pub executor: Executor,
     /// Something of this node that tasks can reserve: names, as in `gpu=GPU-1,GPU-2`, or an amount, as
     /// in `ssd=3`. May be given for several kinds.
@@ -101,6 +101,14 @@ pub struct Run {
         value_delimiter = ';'
     )]
     pub generic_resource: Vec<String>,
+    /// Unix socket of the Docker engine.
+    #[arg(
+        long,
+        value_name = "unix:///PATH",
+        env = "DOCKER_HOST",
+        default_value = skep_agent::executor::docker::DEFAULT_HOST
+    )]
+    pub docker_host: String,
     /// Whether the node takes tasks, on the first start. Later it is changed with
     /// `swarmctl node update`.
     #[arg(long, value_enum, default_value_t = Availability::Active)]
@@ -126,8 +134,14 @@ pub struct Run {
 /// What runs tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Executor {
+    /// `docker` if an engine answers that is not in a swarm itself, else `process`.
+    Auto,
+    /// Containers of the Docker engine.
+    Docker,
     /// Commands of this host, each a process group of its own.
     Process,
+    /// Nothing: tasks only seem to run, for tests of everything else.
+    Null,
 }
 
 /// Whether a node takes tasks.

@@ -8,6 +8,7 @@ pub mod address;
 pub mod args;
 pub mod control_socket;
 pub mod dev;
+mod executor;
 mod generic_resource;
 mod locked;
 pub mod log;

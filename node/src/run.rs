@@ -3,10 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use skep_agent::{
-    OnStop,
-    executor::process::{Launcher, ProcessExecutor},
-};
+use skep_agent::{OnStop, executor::Executor};
 use skep_proto::v1::node_spec;
 use skep_security::TcpDial;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,7 +12,7 @@ use tracing::info;
 use crate::{
     Config, Join, Node, address,
     args::{self, Run},
-    control_socket, generic_resource,
+    control_socket, executor, generic_resource,
 };
 
 /// Past this, stopping is given up: nothing in it takes longer unless something is stuck.
@@ -33,7 +30,11 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     });
     let socket = args.listen_control_api.clone();
-    let config = config(args)?;
+    let executor = tokio::select! {
+        chosen = executor::choose(args.executor, &args.docker_host) => chosen?,
+        () = &mut asked => return Ok(()),
+    };
+    let config = config(args, executor)?;
     let started = tokio::select! {
         started = Box::pin(Node::start(config)) => started,
         () = &mut asked => {
@@ -64,15 +65,7 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
     }
 }
 
-/// This very program, also after its file was replaced by a newer one.
-fn launcher() -> Launcher {
-    Launcher {
-        program: "/proc/self/exe".into(),
-        args: vec!["launch".to_owned()],
-    }
-}
-
-fn config(args: Run) -> anyhow::Result<Config> {
+fn config(args: Run, executor: Arc<dyn Executor>) -> anyhow::Result<Config> {
     // Before anything is asked of a cluster.
     if let Some(addr) = &args.advertise_addr {
         address::check(addr).map_err(anyhow::Error::msg)?;
@@ -104,9 +97,7 @@ fn config(args: Run) -> anyhow::Result<Config> {
         advertise_addr: args.advertise_addr,
         listen_control_api: args.listen_control_api,
         hostname,
-        executor: match args.executor {
-            args::Executor::Process => Arc::new(ProcessExecutor::with_launcher(launcher())),
-        },
+        executor,
         generic_resources: generic_resource::parse(&args.generic_resource)
             .map_err(anyhow::Error::msg)?,
         availability: match args.availability {

@@ -48,6 +48,7 @@ impl Manager {
         }
         let child = command
             .env("SWARM_LOG_LEVEL", "error")
+            .env("SWARM_EXECUTOR", "process")
             .arg("--state-dir")
             .arg(dir)
             .args(["--listen-remote-api", "127.0.0.1:0"])

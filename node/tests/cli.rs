@@ -40,6 +40,7 @@ fn swarmd() -> Command {
     }
     command
         .env("SWARM_LOG_LEVEL", "error")
+        .env("SWARM_EXECUTOR", "process")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -408,7 +409,7 @@ async fn command_lines_that_are_wrong_end_with_2() {
         (&["fly"][..], "fly"),
         (&["--fly"], "--fly"),
         (&["--join-token", "SWMTKN-1-a-b"], "--join-addr"),
-        (&["--executor", "docker"], "process"),
+        (&["--executor", "podman"], "process"),
         (&["--availability", "lazy"], "drain"),
         (&["--log-format", "yaml"], "json"),
         (&["dev", "--managers", "0"], "--managers"),

@@ -73,6 +73,7 @@ impl Process {
         let mut add = |name: &str, value: &str| args.extend([name.to_owned(), value.to_owned()]);
         add("--hostname", member.name());
         add("--on-stop", "stop");
+        add("--executor", "process");
         // A worker has no use for them, but tries the places that it is to have as a manager.
         let any_port = || "127.0.0.1:0".to_owned();
         add(
