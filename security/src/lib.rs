@@ -38,7 +38,7 @@ pub use identity::Identity;
 pub use incoming::{ControlStream, MAX_HANDSHAKES, control_incoming, tls_incoming};
 pub use node_key::{DataKeys, Kek, KekChange, NodeKey};
 pub use role::Role;
-pub use root_ca::{DEFAULT_NODE_CERT_EXPIRY, RootCa};
+pub use root_ca::{DEFAULT_NODE_CERT_EXPIRY, IssuerInfo, RootCa, canonical_pem};
 pub use seal::SealError;
 pub use secret::{DataKey, UnlockKey};
 pub use tls::{ServerName, Tls};

@@ -3,6 +3,8 @@
 //! A node certificate is made from scratch: of the request only the public key is used, so nothing
 //! a node asks for (CA rights, names, usages, lifetime) can end up in it.
 
+mod cross_sign;
+
 use std::{
     fmt,
     sync::Arc,
@@ -54,9 +56,21 @@ const WHAT: &str = "root certificate";
 /// node holds it. Cheap to clone.
 #[derive(Clone)]
 pub struct RootCa {
+    certs: Arc<[CertificateDer<'static>]>,
     cert_pem: Bytes,
     key_pem: Option<Bytes>,
     signer: Option<Arc<Signer>>,
+    /// PEM that goes after each certificate it signs.
+    intermediate: Bytes,
+}
+
+/// What tells whether a certificate was issued by a root, as nodes report it of theirs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerInfo {
+    /// The subject, DER.
+    pub subject: Bytes,
+    /// The SubjectPublicKeyInfo, DER.
+    pub public_key: Bytes,
 }
 
 struct Signer {
@@ -101,9 +115,100 @@ impl RootCa {
             None => None,
         };
         Ok(Self {
+            certs: certs.into(),
             cert_pem: Bytes::copy_from_slice(cert_pem),
             key_pem: key_pem.map(Bytes::copy_from_slice),
             signer,
+            intermediate: Bytes::new(),
+        })
+    }
+
+    /// The same CA, which puts this PEM after each certificate that it issues: during a rotation
+    /// the cross-signed certificate of the new root, so that who trusts the old one trusts the node.
+    #[must_use]
+    pub fn with_intermediate(mut self, pem: Bytes) -> Self {
+        self.intermediate = pem;
+        self
+    }
+
+    /// The certificate of `new`, signed by this root's key: subject, key and validity are those of
+    /// `new`. Returns PEM.
+    ///
+    /// # Errors
+    /// [`Error::NoSigningKey`], or when `new` is no certificate of version 3.
+    pub fn cross_sign(&self, new: &Self) -> Result<Bytes, Error> {
+        let (own, parsed) = (parse(WHAT, &self.certs[0])?, parse(WHAT, &new.certs[0])?);
+        let der = cross_sign::cross_sign(self.signing_key()?, &own, &parsed)?;
+        Ok(pem_of("CERTIFICATE", der).into())
+    }
+
+    /// Whether `cert` says of this root's subject and key what `issuer` has signed.
+    pub(crate) fn is_certified_by(
+        &self,
+        cert: &CertificateDer<'_>,
+        issuer: &Self,
+    ) -> Result<bool, Error> {
+        let (cert, own) = (parse(WHAT, cert)?, parse(WHAT, &self.certs[0])?);
+        let issuer = parse(WHAT, &issuer.certs[0])?;
+        Ok(cert.subject().as_raw() == own.subject().as_raw()
+            && cert.public_key().raw == own.public_key().raw
+            && cert.is_ca()
+            && cert.issuer().as_raw() == issuer.subject().as_raw()
+            && cert.verify_signature(Some(issuer.public_key())).is_ok())
+    }
+
+    pub(crate) fn signing_key(&self) -> Result<&KeyPair, Error> {
+        Ok(self
+            .signer
+            .as_deref()
+            .ok_or(Error::NoSigningKey)?
+            .issuer
+            .key())
+    }
+
+    /// The attributes of the subject: object identifier in dotted form, and text.
+    pub(crate) fn subject_parts(&self) -> Result<Vec<(String, String)>, Error> {
+        let cert = parse(WHAT, &self.certs[0])?;
+        let attributes = cert.subject().iter_attributes();
+        Ok(attributes
+            .filter_map(|part| {
+                Some((
+                    part.attr_type().to_id_string(),
+                    part.as_str().ok()?.to_owned(),
+                ))
+            })
+            .collect())
+    }
+
+    /// How many certificates the bundle has, at least one.
+    pub fn certificate_count(&self) -> usize {
+        self.certs.len()
+    }
+
+    /// When the first certificate of the bundle ceases to be valid.
+    ///
+    /// # Errors
+    /// When that is before 1970.
+    pub fn expires_at(&self) -> Result<SystemTime, Error> {
+        let not_after = parse(WHAT, &self.certs[0])?
+            .validity()
+            .not_after
+            .timestamp();
+        let seconds = u64::try_from(not_after).map_err(|_| out_of_range())?;
+        SystemTime::UNIX_EPOCH
+            .checked_add(Duration::from_secs(seconds))
+            .ok_or_else(out_of_range)
+    }
+
+    /// What nodes report whose certificate the first root of the bundle has issued.
+    ///
+    /// # Errors
+    /// None for a root that was made: the certificate was parsed before.
+    pub fn issuer_info(&self) -> Result<IssuerInfo, Error> {
+        let cert = parse(WHAT, &self.certs[0])?;
+        Ok(IssuerInfo {
+            subject: Bytes::copy_from_slice(cert.subject().as_raw()),
+            public_key: Bytes::copy_from_slice(cert.public_key().raw),
         })
     }
 
@@ -183,7 +288,8 @@ impl RootCa {
             .signed_by(&request.public_key, &signer.issuer)
             .map_err(|error| Error::unusable("certificate request", error))?;
         signer.check_issued(cert.der(), &csr)?;
-        Ok(Bytes::from(cert.pem()))
+        let leaf = pem_of("CERTIFICATE", cert.der().to_vec());
+        Ok([leaf.as_bytes(), &self.intermediate].concat().into())
     }
 }
 
@@ -204,9 +310,12 @@ impl Signer {
         }
         let der = PrivateKeyDer::from_pem_slice(key_pem)
             .map_err(|error| unusable(&format!("no PEM private key: {error}")))?;
-        let key = KeyPair::try_from(&der)
-            .map_err(|error| unusable(&format!("{error} (PKCS#8 RSA or ECDSA is needed)")))?;
         let parsed = parse(WHAT, cert)?;
+        let key = KeyPair::try_from(&pkcs8_of(der, &parsed)?).map_err(|error| {
+            unusable(&format!(
+                "{error} (RSA of 2048 bits or more, or ECDSA P-256 or P-384 is needed)"
+            ))
+        })?;
         if rcgen::PublicKeyData::subject_public_key_info(&key) != parsed.public_key().raw {
             return Err(unusable(&"it does not belong to the root certificate"));
         }
@@ -243,14 +352,61 @@ impl Signer {
     }
 }
 
+/// One certificate after the other in the one form that the swarm keeps PEM in: a header line,
+/// base64 in lines of 64, a footer line, each with a line feed. Digests are over these bytes, so what
+/// users hand in is brought to it once.
+///
+/// # Errors
+/// When it is no PEM, or holds no certificate.
+pub fn canonical_pem(pem: &[u8]) -> Result<Bytes, Error> {
+    let certs = certificates(WHAT, pem)?;
+    let pem: String = certs
+        .into_iter()
+        .map(|cert| pem_of("CERTIFICATE", cert.to_vec()))
+        .collect();
+    Ok(pem.into())
+}
+
+pub(crate) fn pem_of(label: &str, der: Vec<u8>) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new(label, der), config)
+}
+
+/// A key of the older forms (PKCS#1, SEC 1: what `openssl` writes by itself) in the form that can be
+/// used. Which kind of key it is says the certificate it belongs to.
+fn pkcs8_of(
+    key: PrivateKeyDer<'static>,
+    cert: &X509Certificate<'_>,
+) -> Result<PrivateKeyDer<'static>, Error> {
+    use pkcs8::der::{Any, Decode as _, Encode as _};
+    if matches!(key, PrivateKeyDer::Pkcs8(_)) {
+        return Ok(key);
+    }
+    let unusable = |error| Error::unusable(WHAT, error);
+    let public_key = Vec::<Any>::from_der(cert.public_key().raw).map_err(unusable)?;
+    let algorithm = public_key
+        .first()
+        .ok_or_else(|| Error::unusable(WHAT, "it has no key"))?
+        .to_der()
+        .map_err(unusable)?;
+    let version = cross_sign::tlv(0x02, &[0]);
+    let wrapped = cross_sign::tlv(0x04, key.secret_der());
+    let der = cross_sign::tlv(0x30, &[version, algorithm, wrapped].concat());
+    Ok(PrivateKeyDer::Pkcs8(der.into()))
+}
+
 /// The DNS names a node may be dialled by: its role, its ID, and for managers the name under
 /// which the CA is called.
-fn server_names(who: &Identity) -> Result<Vec<SanType>, Error> {
+pub(crate) fn certificate_names(who: &Identity) -> Vec<&str> {
     let mut names = vec![who.role.as_ou(), who.node_id.as_str()];
     if who.role == Role::Manager {
         names.push(ROOT_CN);
     }
     names
+}
+
+fn server_names(who: &Identity) -> Result<Vec<SanType>, Error> {
+    certificate_names(who)
         .into_iter()
         .map(|name| {
             let name = Ia5String::try_from(name)
@@ -260,7 +416,7 @@ fn server_names(who: &Identity) -> Result<Vec<SanType>, Error> {
         .collect()
 }
 
-fn csr_der(pem: &[u8]) -> Result<CertificateSigningRequestDer<'static>, Error> {
+pub(crate) fn csr_der(pem: &[u8]) -> Result<CertificateSigningRequestDer<'static>, Error> {
     if pem.len() > MAX_CSR_BYTES {
         return Err(Error::unusable(
             "certificate request",
@@ -343,5 +499,7 @@ fn random_serial() -> SerialNumber {
     SerialNumber::from_slice(&bytes)
 }
 
+#[cfg(test)]
+mod rotation_tests;
 #[cfg(test)]
 mod tests;
