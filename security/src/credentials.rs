@@ -38,6 +38,8 @@ pub struct Credentials {
     issuer: Issuer,
     valid_from: SystemTime,
     expires_at: SystemTime,
+    key: CertifiedKey,
+    roots: Vec<CertificateDer<'static>>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -149,6 +151,23 @@ impl Credentials {
         &self.key_pem
     }
 
+    /// Chain and key, as TLS takes them.
+    pub(crate) fn certified_key(&self) -> &CertifiedKey {
+        &self.key
+    }
+
+    /// The configurations of a node that trusts more roots than its own.
+    pub(crate) fn trusting(
+        &self,
+        others: &[CertificateDer<'static>],
+    ) -> Result<(Arc<ServerConfig>, Arc<ClientConfig>), Error> {
+        let roots = config::roots(&[&self.roots, others].concat())?;
+        Ok((
+            config::server(roots.clone(), self.key.clone())?,
+            config::client(roots, Some(self.key.clone()))?,
+        ))
+    }
+
     pub(crate) fn server_config(&self) -> &Arc<ServerConfig> {
         &self.server
     }
@@ -195,7 +214,9 @@ impl Credentials {
             valid_from,
             expires_at,
             server: config::server(roots.clone(), key.clone())?,
-            client: config::client(roots, Some(key))?,
+            client: config::client(roots, Some(key.clone()))?,
+            key,
+            roots: root_certs,
         })
     }
 }

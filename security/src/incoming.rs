@@ -51,7 +51,7 @@ pub fn tls_incoming(
     Incoming::new(
         TcpListenerStream::new(listener),
         move |stream: TcpStream| {
-            let acceptor = TlsAcceptor::from(tls.current().server_config().clone());
+            let acceptor = TlsAcceptor::from(tls.server_config());
             Box::pin(async move {
                 stream.set_nodelay(true)?;
                 acceptor.accept(stream).await
@@ -67,7 +67,7 @@ pub fn control_incoming(
     tls: Tls,
 ) -> impl Stream<Item = io::Result<ControlStream>> + Send + Unpin + 'static {
     Incoming::new(UnixListenerStream::new(listener), move |stream| {
-        let config = tls.current().server_config().clone();
+        let config = tls.server_config();
         Box::pin(ControlStream::accept(stream, config))
     })
 }

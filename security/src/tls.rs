@@ -2,15 +2,20 @@
 
 pub(crate) mod config;
 mod connect;
+mod trust;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rustls::{ClientConfig, ServerConfig};
 use tonic::transport::{Channel, Endpoint};
 
 pub(crate) use connect::{check_address, connect};
+use trust::Trust;
 
 use crate::{Credentials, Dial, Error, TcpDial};
 
@@ -49,6 +54,8 @@ pub struct Tls {
 
 struct Inner {
     credentials: ArcSwap<Credentials>,
+    /// Roots besides the credentials' own.
+    trust: Mutex<Trust>,
     dialer: Arc<dyn Dial>,
 }
 
@@ -64,6 +71,7 @@ impl Tls {
         Self {
             inner: Arc::new(Inner {
                 credentials,
+                trust: Mutex::default(),
                 dialer,
             }),
         }
@@ -77,6 +85,32 @@ impl Tls {
     /// Puts new credentials in use, for connections opened or accepted from now on.
     pub fn replace(&self, credentials: Credentials) {
         self.inner.credentials.store(Arc::new(credentials));
+    }
+
+    /// Trusts these roots too, in both directions, for connections opened or accepted from now on: the
+    /// roots of the cluster that the credentials do not know (yet). They take the place of those named
+    /// the last time; an empty list means none.
+    ///
+    /// # Errors
+    /// When one is no root certificate.
+    pub fn also_trust(&self, roots_pem: &[Bytes]) -> Result<(), Error> {
+        let roots = trust::roots(roots_pem)?;
+        *self.inner.trust.lock() = Trust::new(roots);
+        Ok(())
+    }
+
+    /// What connections are accepted with.
+    pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
+        self.inner.trust.lock().configs(&self.current()).0
+    }
+
+    /// What connections are opened with.
+    pub(crate) fn client_config(&self) -> Arc<ClientConfig> {
+        self.inner.trust.lock().configs(&self.current()).1
+    }
+
+    pub(crate) fn dialer(&self) -> Arc<dyn Dial> {
+        self.inner.dialer.clone()
     }
 
     /// A channel to `addr` (`host:port`), connected when first used and again after failures, with
@@ -93,7 +127,7 @@ impl Tls {
         let connector = tower::service_fn(move |_: Uri| {
             let (tls, addr) = (tls.clone(), addr.clone());
             async move {
-                let config = tls.current().client_config().clone();
+                let config = tls.client_config();
                 connect(&*tls.inner.dialer, config, &addr, name)
                     .await
                     .map(TokioIo::new)

@@ -78,6 +78,20 @@ pub(crate) fn client(
     }))
 }
 
+/// For a server that speaks HTTP/1.1 and must be of these roots; presents `identity`.
+pub(crate) fn https_client(
+    roots: Arc<RootCertStore>,
+    identity: CertifiedKey,
+) -> Result<Arc<ClientConfig>, Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)
+        .map_err(|error| Error::unusable(WHAT, error))?
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
 /// Believes any server. Only for fetching a root whose digest is known.
 pub(crate) fn unverified_client() -> Result<Arc<ClientConfig>, Error> {
     let config = ClientConfig::builder_with_provider(provider())

@@ -194,6 +194,71 @@ async fn new_connections_use_replaced_credentials() {
 }
 
 #[tokio::test]
+async fn nodes_before_and_after_a_change_of_root_talk_to_each_other() {
+    let (old, new) = (RootCa::generate().unwrap(), RootCa::generate().unwrap());
+    let crossed = old.cross_sign(&new).unwrap();
+    let signer = RootCa::from_pem(new.cert_pem(), new.key_pem().map(AsRef::as_ref)).unwrap();
+    let signer = signer.with_intermediate(crossed);
+    // A node that the new root has certified, by the root that it trusts.
+    let moved = |name: &str, trusted: &RootCa| {
+        let request = crate::CertificateRequest::generate().unwrap();
+        let who = crate::testing::identity(name, Role::Manager);
+        let now = std::time::SystemTime::now();
+        let chain = signer.issue(request.csr_pem(), &who, Duration::ZERO, now);
+        Tls::new(request.finish(trusted.cert_pem(), &chain.unwrap()).unwrap())
+    };
+    let nodes = [
+        Tls::new(credentials(&old, "m1", Role::Manager)),
+        moved("m2", &old),
+        moved("m3", &new),
+    ];
+    for (at, server) in nodes.iter().enumerate() {
+        let (addr, _serving) = serve_health(server.clone()).await;
+        for (from, client) in nodes.iter().enumerate() {
+            let channel = client.channel(&addr.to_string(), ServerName::Manager);
+            let reached = check(channel.unwrap()).await;
+            // The last to move is the one that does not know the root that has taken over; by then
+            // nobody has a certificate of the old root alone.
+            let apart = (at == 0) != (from == 0) && (at == 2 || from == 2);
+            assert_eq!(reached.is_ok(), !apart, "{from} to {at}: {reached:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_roots_are_trusted_as_long_as_they_are_named() {
+    let (own, other) = (RootCa::generate().unwrap(), RootCa::generate().unwrap());
+    let server = manager(&own);
+    let (addr, _serving) = serve_health(server.clone()).await;
+    let stranger = credentials(&other, "m2", Role::Manager);
+    let stranger = channel_with(ClientConfigWith(&stranger, &own).build(), addr);
+    let refused = async |channel: Channel| check(channel).await.is_err();
+    assert!(refused(stranger.clone()).await);
+
+    server.also_trust(&[other.cert_pem().clone()]).unwrap();
+    assert!(!refused(stranger).await, "as a client");
+    let (there, _there) = serve_health(manager(&other)).await;
+    let dial = || {
+        let tls = Tls::new(credentials(&own, "m3", Role::Manager));
+        tls.also_trust(&[other.cert_pem().clone()]).unwrap();
+        tls
+    };
+    let error = raw(dial().client_config(), there).await.err();
+    assert!(error.is_none(), "as a server: {error:?}");
+
+    // New credentials of one's own change nothing about it, and an end of it ends it.
+    server.replace(credentials(&own, "m1-renewed", Role::Manager));
+    let again = || {
+        let stranger = credentials(&other, "m2", Role::Manager);
+        channel_with(ClientConfigWith(&stranger, &own).build(), addr)
+    };
+    check(again()).await.unwrap();
+    server.also_trust(&[]).unwrap();
+    assert!(refused(again()).await);
+    assert!(server.also_trust(&["nonsense".into()]).is_err());
+}
+
+#[tokio::test]
 async fn both_versions_negotiate_http2_and_nothing_is_resumed() {
     let ca = RootCa::generate().unwrap();
     let tls = manager(&ca);
