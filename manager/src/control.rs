@@ -27,6 +27,7 @@ mod volume;
 use std::{fmt, sync::Arc};
 
 use skep_raft::Status as RaftStatus;
+use skep_security::Tls;
 use skep_store::{Object, Store, Tx};
 
 pub use error::ApiError;
@@ -39,6 +40,8 @@ pub use error::ApiError;
 pub struct Control {
     store: Store,
     raft: Arc<dyn Fn() -> RaftStatus + Send + Sync>,
+    /// What external CAs are asked with.
+    tls: Option<Tls>,
 }
 
 impl Control {
@@ -48,7 +51,15 @@ impl Control {
         Self {
             store,
             raft: Arc::new(raft),
+            tls: None,
         }
+    }
+
+    /// The same server, which can ask external CAs, with this identity.
+    #[must_use]
+    pub fn with_identity(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// The committed object with this ID. An empty ID is a bad request.

@@ -14,7 +14,7 @@ use skep_proto::{
     },
 };
 use skep_raft::Status as RaftStatus;
-use skep_security::{Identity, JoinToken, RootCa};
+use skep_security::{Identity, JoinToken, RootCa, Tls};
 use skep_store::{Error, Store};
 use tokio::{
     sync::watch,
@@ -25,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, info_span};
 
 use crate::{
-    ca::Signer,
+    ca::{Signer, external, rotation::Rotation},
     dispatcher::Dispatcher,
-    reconcile::drive,
+    reconcile::{Reconciler, drive},
     reconcilers,
     roles::{self, Group},
 };
@@ -50,6 +50,7 @@ pub(crate) struct Leader {
     pub(crate) identity: Identity,
     pub(crate) founding: Option<Founding>,
     pub(crate) store: Store,
+    pub(crate) tls: Tls,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) status: watch::Receiver<RaftStatus>,
     pub(crate) group: Arc<dyn Group>,
@@ -96,9 +97,17 @@ impl Leader {
         parts.spawn(async move {
             let _ = roles_cancel.run_until_cancelled(roles).await;
         });
-        let signer = Signer::new(self.identity.cluster_id.clone());
-        let reconcilers = reconcilers::all();
-        for reconciler in std::iter::once(Box::new(signer) as _).chain(reconcilers) {
+        let cluster_id = || self.identity.cluster_id.clone();
+        let external = external::run(self.store.clone(), self.tls.clone(), cluster_id());
+        let external_cancel = cancel.clone();
+        parts.spawn(async move {
+            let _ = external_cancel.run_until_cancelled(external).await;
+        });
+        let of_the_ca: [Box<dyn Reconciler>; 2] = [
+            Box::new(Signer::new(cluster_id())),
+            Box::new(Rotation::new(cluster_id())),
+        ];
+        for reconciler in of_the_ca.into_iter().chain(reconcilers::all()) {
             let (store, cancel) = (self.store.clone(), cancel.clone());
             parts.spawn(async move {
                 // A reconciler ends with the leadership that it writes under; so do we all then.
@@ -230,7 +239,7 @@ mod tests {
     use futures_util::future::BoxFuture;
     use prost::Message as _;
     use skep_proto::v1::{InternalRaftRequest, StoreAction, StoreActionKind, store_action::Target};
-    use skep_security::Role;
+    use skep_security::{Credentials, Role};
     use skep_store::{Entry, Kind, Proposal, Propose, Route, testing};
     use tokio::sync::mpsc;
 
@@ -282,17 +291,21 @@ mod tests {
             ..Default::default()
         });
         let (_members, members) = watch::channel(Vec::new());
+        let identity = Identity {
+            node_id: "n1".to_owned(),
+            role: Role::Manager,
+            cluster_id: "c1".to_owned(),
+        };
+        let ca = RootCa::generate().unwrap();
+        let credentials = Credentials::self_issue(&ca, &identity, Duration::ZERO).unwrap();
         let leader = Leader {
-            identity: Identity {
-                node_id: "n1".to_owned(),
-                role: Role::Manager,
-                cluster_id: "c1".to_owned(),
-            },
+            identity,
             founding: Some(Founding {
-                ca: RootCa::generate().unwrap(),
+                ca,
                 availability: Availability::Active,
             }),
             store: store.clone(),
+            tls: Tls::new(credentials),
             dispatcher: Dispatcher::new(store.clone(), members, "n1"),
             status: receiver,
             group: Arc::new(Nobody),

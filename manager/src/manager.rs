@@ -32,7 +32,7 @@ use tonic::{
 use tracing::{error, info};
 
 use crate::{
-    ca::{Ca, MAX_REQUEST_BYTES},
+    ca::{Ca, MAX_REQUEST_BYTES, trust},
     control::Control,
     dispatcher::Dispatcher,
     keys::KeyManager,
@@ -198,11 +198,17 @@ impl Manager {
             rotation,
         };
         tasks.spawn(key_manager.run(cancel.child_token()));
+        let trusting = trust::follow(store.clone(), tls.clone(), identity.cluster_id.clone());
+        let stop = cancel.clone();
+        tasks.spawn(async move {
+            stop.run_until_cancelled(trusting).await;
+        });
         let dispatcher = Dispatcher::new(store.clone(), members, identity.node_id.clone());
         let routes = {
             let ca = Ca::new(store.clone(), tls.clone());
             let raft_status = status.clone();
-            let control = Control::new(store.clone(), move || raft_status.borrow().clone());
+            let control = Control::new(store.clone(), move || raft_status.borrow().clone())
+                .with_identity(tls.clone());
             let watch = Watch::new(store.clone(), raft.reader(), cancel.clone());
             Routes::new(ControlServer::new(control))
                 .add_service(WatchServer::new(watch))
@@ -217,6 +223,7 @@ impl Manager {
             identity: identity.clone(),
             founding,
             store: store.clone(),
+            tls: tls.clone(),
             dispatcher,
             status: status.clone(),
             group: Arc::new(raft.clone()),

@@ -156,7 +156,14 @@ impl ca_server::Ca for Ca {
         &self,
         _request: Request<GetRootCaCertificateRequest>,
     ) -> Result<Response<GetRootCaCertificateResponse>, Status> {
-        let certificate = self.tls.current().root_pem().clone();
+        // What the join tokens name. Before the cluster object is there, it is the own root.
+        let snapshot = self.store.snapshot();
+        let certificate = match snapshot.get::<Cluster>(&self.cluster_id) {
+            Some(cluster) if !cluster.root_ca().ca_cert.is_empty() => {
+                cluster.root_ca().ca_cert.clone()
+            }
+            _ => self.tls.current().root_pem().clone(),
+        };
         Ok(Response::new(GetRootCaCertificateResponse { certificate }))
     }
 

@@ -10,6 +10,7 @@ use skep_security::{Identity, RootCa};
 use skep_store::Kind;
 use tracing::{info, warn};
 
+use super::authority::Authority;
 use crate::{
     reconcile::{Plan, Reconciler, View},
     time::duration_or,
@@ -62,12 +63,16 @@ impl Reconciler for Signer {
         let Some(cluster) = view.snapshot.get::<Cluster>(&self.cluster_id) else {
             return plan;
         };
-        let root = cluster.root_ca();
-        let ca = match RootCa::from_pem(&root.ca_cert, Some(&root.ca_key)) {
-            Ok(ca) => ca,
-            Err(err) => {
+        let ca = match Authority::of(cluster) {
+            Authority::Local(ca) => ca,
+            // Asked by a driver of its own.
+            Authority::External(_) => return plan,
+            Authority::Nobody(reason) => {
                 // Recoverable: it can be mended by an update of the cluster, which brings us back.
-                warn!(%err, "nodes wait for certificates, but the cluster's CA cannot sign");
+                warn!(
+                    reason,
+                    "nodes wait for certificates, but the cluster's CA cannot sign"
+                );
                 return plan;
             }
         };
@@ -96,30 +101,37 @@ impl Signer {
             role: node.role().into(),
             cluster_id: self.cluster_id.clone(),
         };
-        let certificate = node.certificate_mut();
-        let (state, err) = match ca.issue(&certificate.csr, &who, expiry, now) {
-            Ok(issued) => {
-                certificate.certificate = issued;
-                info!(node = who.node_id, role = ?who.role, "certificate issued");
-                (State::Issued, String::new())
-            }
-            Err(err) => {
-                certificate.certificate = Bytes::new();
-                warn!(node = who.node_id, %err, "certificate refused");
-                (State::Failed, err.to_string())
-            }
-        };
-        certificate.set_role(who.role.into());
-        certificate.cn.clone_from(&who.node_id);
-        certificate.status = Some(IssuanceStatus {
-            state: state.into(),
-            err,
-        });
+        let issued = ca.issue(&node.certificate().csr, &who, expiry, now);
+        settle(&mut node, &who, issued.map_err(|err| err.to_string()));
         node
     }
 }
 
-fn waits(node: &Node) -> bool {
+/// Writes down what became of the request of a node.
+pub(super) fn settle(node: &mut Node, who: &Identity, answer: Result<Bytes, String>) {
+    let certificate = node.certificate_mut();
+    let (state, err) = match answer {
+        Ok(issued) => {
+            certificate.certificate = issued;
+            info!(node = who.node_id, role = ?who.role, "certificate issued");
+            (State::Issued, String::new())
+        }
+        Err(err) => {
+            certificate.certificate = Bytes::new();
+            warn!(node = who.node_id, err, "certificate refused");
+            (State::Failed, err)
+        }
+    };
+    certificate.set_role(who.role.into());
+    certificate.cn.clone_from(&who.node_id);
+    certificate.status = Some(IssuanceStatus {
+        state: state.into(),
+        err,
+    });
+}
+
+/// Whether a node waits for a certificate.
+pub(super) fn waits(node: &Node) -> bool {
     match node.certificate().status().state() {
         State::Renew => true,
         State::Pending => node.spec().membership() == Membership::Accepted,

@@ -1,9 +1,11 @@
 //! Calls about the cluster.
 
 mod redact;
+mod root;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use skep_proto::{Timestamp, v1::*};
 use skep_security::{JoinToken, RootCa};
 
@@ -51,12 +53,24 @@ pub(super) async fn update(
     let spec = request.spec.ok_or_else(ApiError::missing)?;
     let rotation = request.rotation.unwrap_or_default();
     validate::cluster::check(&spec)?;
+    // Others than this one may have to be asked, so it is done before the transaction. That the cluster
+    // is still the one that this was decided on, the version tells.
+    let decided_on = control.get::<Cluster>(&request.cluster_id)?;
+    if decided_on.meta().version() != &version {
+        return Err(skep_store::Error::OutOfSequence.into());
+    }
+    let root_ca = root::desired(control, &decided_on, &spec).await?;
     let cluster = control
         .store
         .update(|tx| {
             let mut cluster = stored::<Cluster>(tx, &request.cluster_id)?;
             unsupported::cluster(&cluster, &spec, &rotation)?;
             cluster.meta_mut().version = Some(version);
+            cluster.root_ca = Some(root_ca);
+            // It has served its purpose, and a key should not lie around twice.
+            let mut spec = spec;
+            spec.ca_config_mut().signing_ca_cert = Bytes::new();
+            spec.ca_config_mut().signing_ca_key = Bytes::new();
             cluster.spec = Some(spec);
             settle_unlock_key(&mut cluster, rotation.manager_unlock_key);
             drop_expired(&mut cluster.blacklisted_certificates, tx.now());

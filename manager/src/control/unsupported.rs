@@ -94,15 +94,6 @@ pub(super) fn cluster(
     let rotates_tokens = rotation.worker_join_token || rotation.manager_join_token;
     refuse_any(&[
         (
-            !new.ca_config().signing_ca_cert.is_empty()
-                || new.ca_config().force_rotate != stored.root_ca().last_forced_rotation,
-            "CAConfig: rotating the root CA is",
-        ),
-        (
-            new.ca_config().external_cas != old.ca_config().external_cas,
-            "CAConfig: external CAs are",
-        ),
-        (
             new.raft().keep_old_snapshots != old.raft().keep_old_snapshots
                 && new.raft().keep_old_snapshots > 0,
             "RaftConfig: keeping old snapshots is",
@@ -256,25 +247,6 @@ mod tests {
         };
         check(|_, _, _| {}, "");
         check(|_, _, rotation| rotation.worker_join_token = true, "");
-        check(
-            |stored, spec, _| {
-                stored.root_ca_mut().last_forced_rotation = 3;
-                spec.ca_config_mut().force_rotate = 3;
-            },
-            "",
-        );
-        check(
-            |_, spec, _| spec.ca_config_mut().force_rotate = 1,
-            "CAConfig: rotating the root CA is not supported yet",
-        );
-        check(
-            |_, spec, _| spec.ca_config_mut().signing_ca_cert = "PEM".into(),
-            "CAConfig: rotating the root CA is not supported yet",
-        );
-        check(
-            |_, spec, _| spec.ca_config_mut().external_cas = vec![ExternalCa::default()],
-            "CAConfig: external CAs are not supported yet",
-        );
         check(
             |_, spec, _| spec.raft_mut().keep_old_snapshots = 1,
             "RaftConfig: keeping old snapshots is not supported yet",

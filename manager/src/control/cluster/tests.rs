@@ -268,14 +268,6 @@ async fn bad_requests_are_named() {
             "modification of cluster name is not allowed".to_owned()
         )
     );
-    let rotated = update(&cluster, |spec| spec.ca_config_mut().force_rotate = 1);
-    assert_eq!(
-        refusal(control.update_cluster(ask(rotated)).await),
-        (
-            Code::Unimplemented,
-            "CAConfig: rotating the root CA is not supported yet".to_owned()
-        )
-    );
 }
 
 #[tokio::test]

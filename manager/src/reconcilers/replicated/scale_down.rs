@@ -74,7 +74,7 @@ mod tests {
             task(3, "a", running),
             task(4, "b", running),
         ];
-        assert_eq!(going(&tasks, 4), []);
+        assert!(going(&tasks, 4).is_empty());
         assert_eq!(going(&tasks, 3), [3]);
         assert_eq!(going(&tasks, 2), [2, 3]);
         assert_eq!(going(&tasks, 1), [4, 2, 3]);
