@@ -14,9 +14,9 @@ use std::{
 use bytes::Bytes;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, IsCa, PublicKeyData as _,
+    DnType, IsCa, PublicKeyData as _, SubjectPublicKeyInfo,
 };
-use rustls::{ClientConfig, RootCertStore, pki_types::CertificateSigningRequestDer};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -121,7 +121,10 @@ impl ExternalCa {
     /// # Errors
     /// [`ExternalCaError`]
     pub async fn issue(&self, csr_pem: &[u8], who: &Identity) -> Result<Bytes, ExternalCaError> {
-        let der = csr_der(csr_pem)?;
+        // Nobody is bothered with what cannot be signed.
+        let key = CertificateSigningRequestParams::from_der(&csr_der(csr_pem)?)
+            .map_err(|error| Error::unusable("certificate request", error))?
+            .public_key;
         let text = String::from_utf8_lossy(csr_pem);
         let request = json!({
             "certificate_request": text,
@@ -133,7 +136,7 @@ impl ExternalCa {
         });
         let answer = self.sign(&request).await?;
         let chain = [answer.as_bytes(), &self.intermediate].concat();
-        self.check(&chain, &der, who)?;
+        self.check(&chain, &key, who)?;
         Ok(chain.into())
     }
 
@@ -182,15 +185,8 @@ impl ExternalCa {
     }
 
     /// Whether a chain is for this key and node, and of the root.
-    fn check(
-        &self,
-        chain: &[u8],
-        csr: &CertificateSigningRequestDer<'_>,
-        who: &Identity,
-    ) -> Result<(), Error> {
+    fn check(&self, chain: &[u8], key: &SubjectPublicKeyInfo, who: &Identity) -> Result<(), Error> {
         let chain = certificates(WHAT, chain)?;
-        let request = CertificateSigningRequestParams::from_der(csr)
-            .map_err(|error| Error::unusable("certificate request", error))?;
         config::verify_chain(&chain, &self.roots, SystemTime::now())
             .map_err(|error| Error::unusable(WHAT, error))?;
         if Identity::from_der(&chain[0])? != *who {
@@ -198,7 +194,7 @@ impl ExternalCa {
         }
         let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0])
             .map_err(|error| Error::unusable(WHAT, error))?;
-        if leaf.public_key().raw != request.public_key.subject_public_key_info() {
+        if leaf.public_key().raw != key.subject_public_key_info() {
             return Err(Error::unusable(WHAT, "it certifies another key"));
         }
         Ok(())

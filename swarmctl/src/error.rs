@@ -59,6 +59,9 @@ pub enum Error {
     /// The service was accepted but did not converge.
     #[error(transparent)]
     Progress(#[from] ProgressError),
+    /// Somebody else has chosen another root CA while this one was rotated to.
+    #[error("the root CA was changed again, or the rotation was aborted, by somebody else")]
+    RotationReplaced,
     /// More than one thing failed; each was reported before.
     #[error("{count} failures")]
     Several {
@@ -86,6 +89,7 @@ impl Error {
             Self::Refused(status) if is_transport(status) => Exit::Unreachable,
             Self::Progress(error) => error.exit(),
             Self::Usage(_) => Exit::Usage,
+            Self::RotationReplaced => Exit::NotConverged,
             Self::Several { exit, .. } => *exit,
             Self::Interrupted => Exit::Interrupted,
             // The reader has what it wanted (`swarmctl ... | head`).

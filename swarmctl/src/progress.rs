@@ -212,7 +212,7 @@ impl Wait {
 }
 
 /// Whether a later look may succeed: no leader for now, or a manager that restarts.
-fn is_passing(status: &Status) -> bool {
+pub(crate) fn is_passing(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Aborted => true,
         // A leader that is lost in the middle of a call, in the words of servers that do not give

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use rand::seq::SliceRandom as _;
 use skep_proto::v1::{Cluster, Node};
 use skep_security::{ExternalCa, ExternalCaError, Identity, Tls};
 use skep_store::{Error, Event, Kind, Route, Snapshot, Store};
@@ -19,7 +20,7 @@ use super::{
 /// Pause before an external CA that cannot be reached is asked again, unless the cluster changes.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Requests under way at a time.
+/// Requests under way at a time, and how many may go unanswered before the others are put off.
 const CONCURRENCY: usize = 8;
 
 /// Runs until leadership is lost or the future is dropped.
@@ -28,7 +29,11 @@ pub(crate) async fn run(store: Store, tls: Tls, cluster_id: String) {
         store.watch([Route::Kind(Kind::Node), Route::Kind(Kind::Cluster)]);
     loop {
         let cluster = snapshot.get::<Cluster>(&cluster_id).cloned();
-        let signed = match cluster.as_ref().map(|cluster| Authority::of(cluster)) {
+        // Most clusters have none, and nodes change all the time.
+        let some = cluster
+            .as_ref()
+            .filter(|cluster| !cluster.spec().ca_config().external_cas.is_empty());
+        let signed = match some.map(|cluster| Authority::of(cluster)) {
             Some(Authority::External(ca)) => {
                 sign_all(&store, &snapshot, &tls, &cluster_id, ca).await
             }
@@ -73,7 +78,7 @@ async fn sign_all(
         intermediate,
     }: External,
 ) -> Result<bool, Error> {
-    let waiting: Vec<_> = snapshot
+    let mut waiting: Vec<_> = snapshot
         .all::<Node>()
         .filter(|node| waits(node))
         .cloned()
@@ -81,6 +86,8 @@ async fn sign_all(
     if waiting.is_empty() {
         return Ok(true);
     }
+    // Those that it does not answer must not be in the way of the others for ever.
+    waiting.shuffle(&mut rand::rng());
     let ca = match ExternalCa::new(tls, &root, urls) {
         Ok(ca) => ca.with_intermediate(intermediate),
         Err(err) => {
@@ -100,14 +107,18 @@ async fn sign_all(
             (node, who, answer)
         })
         .buffer_unordered(CONCURRENCY);
+    let mut unanswered = 0;
     while let Some((asked, who, answer)) = answers.next().await {
         let answer = match answer {
             Ok(chain) => Ok(chain),
             Err(ExternalCaError::Refused(reason)) => Err(reason),
             Err(err @ ExternalCaError::Unreachable(_)) => {
-                // The others would wait for the same.
-                warn!(%err, "nodes wait for certificates");
-                return Ok(false);
+                warn!(node = asked.id, %err, "a node waits for its certificate");
+                unanswered += 1;
+                match unanswered == CONCURRENCY {
+                    true => break,
+                    false => continue,
+                }
             }
         };
         store
@@ -125,5 +136,5 @@ async fn sign_all(
             })
             .await?;
     }
-    Ok(true)
+    Ok(unanswered == 0)
 }

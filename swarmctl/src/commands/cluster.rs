@@ -1,5 +1,6 @@
 //! `swarmctl cluster`.
 
+mod ca;
 mod inspect;
 mod key;
 mod members;
@@ -23,6 +24,8 @@ pub(crate) enum ClusterCommand {
     Inspect(inspect::Inspect),
     /// Change the cluster
     Update(update::Update),
+    /// Show the root CA certificate, or replace it on all nodes
+    Ca(ca::Ca),
     /// Unlock this manager after a restart
     Unlock(unlock::Unlock),
     /// Show the key that unlocks managers, or make a new one
@@ -36,6 +39,7 @@ impl ClusterCommand {
         match self {
             Self::Inspect(command) => command.run(context).await,
             Self::Update(command) => command.run(context).await,
+            Self::Ca(command) => command.run(context).await,
             Self::Unlock(command) => command.run(context).await,
             Self::UnlockKey(command) => command.run(context).await,
             Self::Members(command) => command.run(context).await,

@@ -3,6 +3,7 @@
 // The exception clippy.toml makes for tests does not reach the functions that tests share.
 #![allow(clippy::unwrap_used)]
 
+mod ca;
 mod conflicts;
 mod exit_codes;
 mod fake;
