@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, IsCa, PublicKeyData as _, SubjectPublicKeyInfo,
+    DnType, IsCa, PublicKey, PublicKeyData as _,
 };
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
@@ -185,7 +185,7 @@ impl ExternalCa {
     }
 
     /// Whether a chain is for this key and node, and of the root.
-    fn check(&self, chain: &[u8], key: &SubjectPublicKeyInfo, who: &Identity) -> Result<(), Error> {
+    fn check(&self, chain: &[u8], key: &PublicKey, who: &Identity) -> Result<(), Error> {
         let chain = certificates(WHAT, chain)?;
         config::verify_chain(&chain, &self.roots, SystemTime::now())
             .map_err(|error| Error::unusable(WHAT, error))?;

@@ -4,6 +4,7 @@
 mod autolock;
 mod bad_input;
 mod behind_nat;
+mod callers;
 mod control_api;
 mod failover;
 mod idle;
@@ -11,6 +12,7 @@ mod joining;
 mod leadership;
 mod membership;
 mod recovery;
+mod root_rotation;
 mod sessions;
 mod snapshots;
 mod watching;
