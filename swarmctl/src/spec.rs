@@ -30,11 +30,7 @@ use skep_proto::v1::{ContainerSpec, TaskSpec, task_spec::Runtime};
 
 use crate::Error;
 
-/// The image of services that have none: their command runs as a process of the host.
-///
-/// The wire format demands a syntactically valid image reference of every service, so the
-/// `process` executor has this one. Other executors would look for an image of this name.
-pub const PROCESS_IMAGE: &str = "process";
+pub use skep_proto::executor::PROCESS_IMAGE;
 
 /// The container of `task`, made if the task has no runtime yet.
 fn container(task: &mut TaskSpec) -> Result<&mut ContainerSpec, Error> {

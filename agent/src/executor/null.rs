@@ -3,7 +3,7 @@
 //! For load generators and for tests of everything around an executor.
 
 use futures_util::future::{BoxFuture, FutureExt as _, pending, ready};
-use skep_proto::v1;
+use skep_proto::{executor, v1};
 
 use super::{Adopted, Controller, Executor, Exit, Failure, TaskContext};
 
@@ -12,6 +12,15 @@ use super::{Adopted, Controller, Executor, Exit, Failure, TaskContext};
 pub struct NullExecutor;
 
 impl Executor for NullExecutor {
+    fn describe(&self, description: &mut v1::NodeDescription) {
+        if let Some(engine) = &mut description.engine {
+            engine.plugins = vec![v1::PluginDescription {
+                r#type: executor::PLUGIN.to_owned(),
+                name: "null".to_owned(),
+            }];
+        }
+    }
+
     fn controller(&self, context: TaskContext) -> Result<Box<dyn Controller>, Failure> {
         Ok(Box::new(NullController {
             task_id: context.task.id.clone(),

@@ -29,13 +29,10 @@ pub use self::{
 };
 
 use futures_util::stream::BoxStream;
-use skep_proto::v1;
+use skep_proto::{executor, v1};
 
 use self::{cgroup::Cgroups, controller::ProcessController};
 use super::{Controller, Executor, Failure, LogLine, TaskContext};
-
-/// The image name that stands for "no image: a command of the host".
-pub const PROCESS_IMAGE: &str = "process";
 
 /// Runs tasks as processes of this host.
 #[derive(Clone, Debug, Default)]
@@ -73,12 +70,16 @@ impl Default for Host {
 
 impl Executor for ProcessExecutor {
     fn describe(&self, description: &mut v1::NodeDescription) {
-        let plugin = |name: &str| v1::PluginDescription {
-            r#type: "Log".to_owned(),
+        let plugin = |kind: &str, name: &str| v1::PluginDescription {
+            r#type: kind.to_owned(),
             name: name.to_owned(),
         };
         if let Some(engine) = &mut description.engine {
-            engine.plugins = vec![plugin("json-file"), plugin("local")];
+            engine.plugins = vec![
+                plugin(executor::PLUGIN, executor::PROCESS),
+                plugin("Log", "json-file"),
+                plugin("Log", "local"),
+            ];
         }
     }
 

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, test_kill_process};
 use skep_proto::v1::{
-    Task, node_spec::Availability, node_status::State, task_status::RuntimeStatus,
+    Task, node_spec::Availability, node_status::State, task_spec::Runtime,
+    task_status::RuntimeStatus,
 };
-use skep_tests::cluster::{Cluster, eventually};
+use skep_tests::cluster::{Cluster, eventually, spec};
 
 fn pid(task: &Task) -> Pid {
     let Some(RuntimeStatus::Container(container)) = &task.status().runtime_status else {
@@ -136,30 +137,21 @@ async fn a_failing_command_is_restarted_and_its_exit_code_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_no_process_can_be_is_rejected_with_advice() {
+async fn an_image_waits_for_a_node_that_runs_it() {
     let cluster = Cluster::of_processes(1, 0).await;
-    let web = cluster.create("web", 0, &["sleep", "1"]).await;
-    cluster
-        .update(&web.id, |spec| {
-            if let Some(skep_proto::v1::task_spec::Runtime::Container(container)) =
-                &mut spec.task_mut().runtime
-            {
-                container.image = "nginx:1.27".to_owned();
-            }
-            let replicas = skep_proto::v1::ReplicatedService { replicas: 1 };
-            spec.mode = Some(skep_proto::v1::service_spec::Mode::Replicated(replicas));
-        })
-        .await;
-    let rejected = eventually("a rejected task", async || {
+    let mut spec = spec("web", 1, &[]);
+    if let Some(Runtime::Container(container)) = &mut spec.task_mut().runtime {
+        container.image = "nginx:1.27".to_owned();
+    }
+    let web = cluster.create_service(spec).await;
+    let err = eventually("a reason", async || {
         let tasks = cluster.tasks(&web.id).await.ok()?;
-        tasks
-            .into_iter()
-            .find(|task| task.status().state() == skep_proto::v1::TaskState::Rejected)
+        let err = tasks.first()?.status().err.clone();
+        (!err.is_empty()).then_some(err)
     })
     .await;
-    assert!(
-        rejected.status().err.contains("nginx:1.27"),
-        "{}",
-        rejected.status().err
+    assert_eq!(
+        err,
+        "no suitable node (no executor for the image on 1 node)"
     );
 }

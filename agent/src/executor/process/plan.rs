@@ -8,10 +8,13 @@ use std::{
 };
 
 use rustix::process::Signal;
-use skep_proto::v1::{self, container_spec::Isolation, port_config::PublishMode, task_spec};
+use skep_proto::{
+    executor::PROCESS_IMAGE,
+    v1::{self, container_spec::Isolation, port_config::PublishMode, task_spec},
+};
 
 use super::{
-    Host, PROCESS_IMAGE,
+    Host,
     files::{self, File},
     health::Health,
     limits::Limits,

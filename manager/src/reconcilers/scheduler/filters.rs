@@ -2,7 +2,10 @@
 
 use std::cmp::Reverse;
 
-use skep_proto::v1::{Placement, Platform, Task};
+use skep_proto::{
+    executor,
+    v1::{Placement, Platform, Task, task_spec::Runtime},
+};
 
 use super::{node_info::NodeInfo, plugins::Needed};
 use crate::reconcilers::constraint::{self, Constraint};
@@ -13,6 +16,7 @@ pub(super) enum Filter {
     Ready,
     Resource,
     Plugin,
+    Executor,
     Constraint,
     Platform,
     HostPort,
@@ -20,10 +24,11 @@ pub(super) enum Filter {
 }
 
 impl Filter {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Ready,
         Self::Resource,
         Self::Plugin,
+        Self::Executor,
         Self::Constraint,
         Self::Platform,
         Self::HostPort,
@@ -41,6 +46,7 @@ impl Filter {
             Self::Ready => format!("{n} nodes not available for new tasks"),
             Self::Resource => on("insufficient resources"),
             Self::Plugin => on("missing plugin"),
+            Self::Executor => on("no executor for the image"),
             Self::Constraint => on("scheduling constraints not satisfied"),
             Self::Platform => on("unsupported platform"),
             Self::HostPort => on("host-mode port already in use"),
@@ -103,6 +109,7 @@ impl<'a> Pipeline<'a> {
             Filter::Ready => info.is_ready(),
             Filter::Resource => info.free.fits(self.task),
             Filter::Plugin => self.plugins.are_on(info),
+            Filter::Executor => runs_image(self.task, info),
             Filter::Constraint => self.constraints.iter().all(|c| c.matches(info.node)),
             Filter::Platform => self.platforms.is_empty() || self.supports_platform(info),
             Filter::HostPort => info.has_ports_for(self.task),
@@ -126,6 +133,23 @@ impl<'a> Pipeline<'a> {
     }
 }
 
+/// Whether the node runs what the task's image stands for. One that reports no engine is not asked.
+fn runs_image(task: &Task, info: &NodeInfo<'_>) -> bool {
+    let Some(Runtime::Container(container)) = &task.spec().runtime else {
+        return true;
+    };
+    let description = info.node.description.as_ref();
+    let Some(engine) = description.and_then(|d| d.engine.as_ref()) else {
+        return true;
+    };
+    let is_process = container.image == executor::PROCESS_IMAGE;
+    let mut plugins = engine.plugins.iter();
+    match plugins.find(|plugin| plugin.r#type == executor::PLUGIN) {
+        None => !is_process,
+        Some(plugin) => is_process || plugin.name != executor::PROCESS,
+    }
+}
+
 /// Go's name for an architecture that `uname` names differently.
 fn go_name(architecture: &str) -> &str {
     match architecture {
@@ -138,8 +162,8 @@ fn go_name(architecture: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use skep_proto::v1::{
-        Endpoint, Node, NodeDescription, PortConfig, node_spec::Availability, node_status,
-        port_config::PublishMode,
+        ContainerSpec, Endpoint, EngineDescription, Node, NodeDescription, PluginDescription,
+        PortConfig, node_spec::Availability, node_status, port_config::PublishMode,
     };
 
     use super::*;
@@ -168,6 +192,33 @@ mod tests {
 
     fn obstacle(task: &Task) -> Option<Filter> {
         Pipeline::new(task).obstacle(&NodeInfo::new(&node("a")))
+    }
+
+    #[test]
+    fn images_go_to_engines_and_commands_to_hosts() {
+        let task = |image: &str| {
+            let mut task = Task::default();
+            task.spec_mut().runtime = Some(Runtime::Container(ContainerSpec {
+                image: image.to_owned(),
+                ..Default::default()
+            }));
+            task
+        };
+        let fits = |image: &str, executor: Option<&str>| {
+            let mut node = node("a");
+            let plugins = executor.map(|name| PluginDescription {
+                r#type: executor::PLUGIN.to_owned(),
+                name: name.to_owned(),
+            });
+            node.description.get_or_insert_default().engine = Some(EngineDescription {
+                plugins: plugins.into_iter().collect(),
+                ..Default::default()
+            });
+            Pipeline::new(&task(image)).obstacle(&NodeInfo::new(&node)) != Some(Filter::Executor)
+        };
+        assert!(fits("nginx", None) && !fits("process", None));
+        assert!(!fits("nginx", Some("process")) && fits("process", Some("process")));
+        assert!(fits("nginx", Some("null")) && fits("process", Some("null")));
     }
 
     #[test]
