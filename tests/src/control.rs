@@ -1,18 +1,11 @@
 //! A plain client of a control socket: Skep's, or any other that speaks this protocol.
 
-use std::{
-    io,
-    path::Path,
-    sync::Arc,
-    task::{self, Poll},
-    time::Duration,
-};
+mod direct;
+
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use futures_util::future::BoxFuture;
-use http::Uri;
-use hyper::{body::Incoming, client::conn::http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -25,10 +18,9 @@ use tokio::{
     net::UnixStream,
 };
 use tokio_rustls::TlsConnector;
-use tonic::{
-    body::Body,
-    transport::{Channel, Endpoint},
-};
+use tonic::transport::{Channel, Endpoint};
+
+pub use self::direct::{Call, Direct};
 
 /// A client of the control API on this socket.
 pub async fn connect(socket: &Path, tls: bool) -> anyhow::Result<ControlClient<Channel>> {
@@ -50,39 +42,6 @@ pub async fn channel(socket: &Path, tls: bool) -> anyhow::Result<Channel> {
         .connect_with_connector(tower::service_fn(dial))
         .await
         .with_context(|| format!("connecting to {}", socket.display()))
-}
-
-/// Connects to a control socket once, with as little between caller and connection as there can be:
-/// a load generator shares its processors with what it drives. Clones share the connection.
-pub async fn connect_directly(socket: &Path, tls: bool) -> anyhow::Result<ControlClient<Direct>> {
-    let connecting = || format!("connecting to {}", socket.display());
-    let stream = dial(socket, tls).await.with_context(connecting)?;
-    let executor = TokioExecutor::new();
-    let (sender, connection) = http2::handshake(executor, TokioIo::new(stream))
-        .await
-        .with_context(connecting)?;
-    // It ends with the last clone of the sender.
-    tokio::spawn(connection);
-    let origin = Uri::from_static("http://localhost");
-    Ok(ControlClient::with_origin(Direct(sender), origin))
-}
-
-/// One HTTP/2 connection as a service.
-#[derive(Clone, Debug)]
-pub struct Direct(http2::SendRequest<Body>);
-
-impl tower::Service<http::Request<Body>> for Direct {
-    type Response = http::Response<Incoming>;
-    type Error = hyper::Error;
-    type Future = BoxFuture<'static, hyper::Result<Self::Response>>;
-
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<hyper::Result<()>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
-    }
 }
 
 /// A stream to a control socket.

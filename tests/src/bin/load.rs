@@ -12,17 +12,19 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
+use prost::Message as _;
 use serde::Serialize;
 use skep_proto::{
     id,
     v1::{
-        Annotations, ConfigSpec, ContainerSpec, CreateConfigRequest, CreateServiceRequest,
-        GetConfigRequest, ListConfigsRequest, ListServiceStatusesRequest, RemoveServiceRequest,
-        ReplicatedService, ServiceSpec, TaskSpec, control_client::ControlClient,
-        list_configs_request::Filters, service_spec::Mode, task_spec::Runtime,
+        Annotations, ConfigSpec, ContainerSpec, CreateConfigRequest, CreateConfigResponse,
+        CreateServiceRequest, GetConfigRequest, ListConfigsRequest, ListServiceStatusesRequest,
+        RemoveServiceRequest, ReplicatedService, ServiceSpec, TaskSpec,
+        control_client::ControlClient, list_configs_request::Filters, service_spec::Mode,
+        task_spec::Runtime,
     },
 };
-use skep_tests::control;
+use skep_tests::control::{self, Call, Direct};
 use tokio::{task::JoinSet, time::timeout};
 use tonic::transport::Channel;
 
@@ -143,7 +145,8 @@ struct Failover {
 /// How long one write of a failover run may take before another manager is tried.
 const TRY: Duration = Duration::from_secs(1);
 
-#[tokio::main]
+// One thread: with more of them, handing work from one to the other costs more than the work.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Config {
@@ -211,13 +214,15 @@ async fn config(
 ) -> anyhow::Result<Writes> {
     let mut connected = Vec::new();
     for socket in target.sockets.iter().cycle().take(connections) {
-        connected.push(control::connect_directly(socket, target.tls).await?);
+        connected.push(Direct::connect(socket, target.tls).await?);
     }
     let run = id::random();
+    let (create, get) = (Call::new("CreateConfig")?, Call::new("GetConfig")?);
     let read = match connected.first_mut().filter(|_| reads) {
         Some(client) => {
             let request = config_request(format!("load-{run}"));
-            let created = client.create_config(request).await?.into_inner();
+            let created = client.call(&create, &request).await?;
+            let created = CreateConfigResponse::decode(created)?;
             let config = created.config.context("no config in the answer")?;
             Some(GetConfigRequest {
                 config_id: config.id,
@@ -230,17 +235,18 @@ async fn config(
     let mut writers = JoinSet::new();
     for (number, client) in (0..clients).zip(connected.iter().cycle()) {
         let (run, read, mut client) = (run.clone(), read.clone(), client.clone());
+        let (create, get) = (create.clone(), get.clone());
         writers.spawn(async move {
             let (mut latencies, mut errors) = (Vec::new(), 0_u64);
             while Instant::now() < end {
                 let name = format!("load-{run}-{number}-{}", latencies.len() as u64 + errors);
                 let before = Instant::now();
                 let done = match &read {
-                    Some(read) => client.get_config(read.clone()).await.map(drop),
-                    None => client.create_config(config_request(name)).await.map(drop),
+                    Some(read) => client.call(&get, read).await,
+                    None => client.call(&create, &config_request(name)).await,
                 };
                 match done {
-                    Ok(()) => latencies.push(before.elapsed().as_micros() as u64),
+                    Ok(_) => latencies.push(before.elapsed().as_micros() as u64),
                     Err(_) => errors += 1,
                 }
             }
