@@ -49,6 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".")
         // Payloads (secrets, certificates, raft messages) are cloned by reference count.
         .bytes(".")
+        .codec_path("crate::codec::OwnCodec")
         .extern_path(
             format!(".{PACKAGE}.{SHARED}"),
             "crate::Shared<crate::v1::TaskSpec>",

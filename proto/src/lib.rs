@@ -5,6 +5,7 @@
 //! what a message means is decided in the rooms above.
 
 pub mod access;
+mod codec;
 pub mod executor;
 pub mod id;
 mod shared;
