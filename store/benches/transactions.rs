@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::{
+    collections::VecDeque,
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -9,8 +10,8 @@ use std::{
 
 use divan::{Bencher, counter::ItemsCount};
 use skep_proto::{
-    Timestamp,
-    v1::{Node, Task, TaskState},
+    Timestamp, id,
+    v1::{Annotations, Config, ConfigSpec, Node, Task, TaskState},
 };
 use skep_store::{
     Error, Route, Store, Tx,
@@ -22,6 +23,10 @@ const PRESENT: u64 = 10_000;
 
 /// Objects that one transaction creates.
 const CREATED: u64 = 500;
+
+/// Configs that the table has before, and clients that create others.
+const CONFIGS: usize = 100_000;
+const CLIENTS: usize = 128;
 
 /// Transactions in a sample: few enough to run without a break on a busy machine.
 const TRANSACTIONS: usize = 100;
@@ -126,6 +131,49 @@ fn update_nodes(bencher: Bencher<'_, '_>) {
         let ids = chunks.next().unwrap();
         ids.iter().for_each(|id| update_node(&leader, id));
     });
+}
+
+fn config() -> Config {
+    let mut config = Config {
+        id: id::random(),
+        ..Default::default()
+    };
+    config.spec = Some(ConfigSpec {
+        annotations: Some(Annotations {
+            name: format!("load-{}", config.id),
+            ..Default::default()
+        }),
+        data: vec![b'x'; 100].into(),
+        ..Default::default()
+    });
+    config
+}
+
+/// Many clients at once: while what half of them have written is committed, the others go on.
+#[divan::bench(counters = [ItemsCount::new(CLIENTS)])]
+fn create_configs_of_many_clients(bencher: Bencher<'_, '_>) {
+    let leader = Leader::new();
+    for _ in 0..CONFIGS / 1000 {
+        leader.commit(|tx| (0..1000).try_for_each(|_| tx.create(config()).map(drop)));
+    }
+    let store = leader.store.clone();
+    let mut writes = VecDeque::new();
+    let mut context = Context::from_waker(Waker::noop());
+    bencher
+        .with_inputs(|| (0..CLIENTS).map(|_| config()).collect::<Vec<_>>())
+        .bench_local_values(|configs| {
+            for config in configs {
+                let mut write = Box::pin(store.update(|tx| tx.create(config)));
+                assert!(write.as_mut().poll(&mut context).is_pending());
+                writes.push_back(write);
+            }
+            let committed = writes.len() / 2;
+            let entries = leader.log.take(store.snapshot().index(), committed);
+            store.apply(&entries).unwrap();
+            for mut write in writes.drain(..committed) {
+                assert!(write.as_mut().poll(&mut context).is_ready());
+            }
+        });
 }
 
 fn update_node(leader: &Leader, id: &str) {

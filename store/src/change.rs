@@ -6,7 +6,7 @@ use skep_proto::v1::{
     Annotations, Cluster, Config, Extension, Network, Node, Resource, Secret, Service, Task, Volume,
 };
 
-use crate::{Kind, Object};
+use crate::{Kind, Object, table::Tables};
 
 macro_rules! any_object {
     ($($kind:ident),*) => {
@@ -108,4 +108,34 @@ impl Change {
             Self::Remove(_) => None,
         }
     }
+
+    /// Makes the change in tables that are as they were before it.
+    pub(crate) fn make(&self, tables: &mut Tables) {
+        match self {
+            Self::Create(object) | Self::Update { new: object, .. } => put(tables, object),
+            Self::Remove(object) => remove(tables, object),
+        }
+    }
+
+    /// Makes tables that have the change in the last place what they were before it.
+    pub(crate) fn take_back(&self, tables: &mut Tables) {
+        match self {
+            Self::Create(object) => remove(tables, object),
+            Self::Update { old: object, .. } | Self::Remove(object) => put(tables, object),
+        }
+    }
+}
+
+fn put(tables: &mut Tables, object: &AnyObject) {
+    fn put<T: Object>(tables: &mut Tables, object: &Arc<T>) {
+        T::table_mut(tables).put(object.clone());
+    }
+    with_object!(object, object => put(tables, object));
+}
+
+fn remove(tables: &mut Tables, object: &AnyObject) {
+    fn remove<T: Object>(tables: &mut Tables, object: &Arc<T>) {
+        T::table_mut(tables).remove(object.id());
+    }
+    with_object!(object, object => remove(tables, object));
 }

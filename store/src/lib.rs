@@ -15,6 +15,7 @@ mod error;
 mod image;
 mod object;
 mod snapshot;
+mod spare;
 mod store;
 mod table;
 #[doc(hidden)]

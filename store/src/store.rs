@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{
     Change, Commit, Error, Image, MAX_PROPOSAL_BYTES, Route, Snapshot, Subscription, Tx, image,
+    spare::Spare,
     table::Tables,
     watch::{self, Watchers},
     wire,
@@ -50,6 +51,8 @@ pub struct Store {
 
 struct Inner {
     published: ArcSwap<Snapshot>,
+    /// Locked while entries are applied, before all else.
+    spare: Mutex<Spare>,
     /// `Some` while this manager leads.
     leading: Mutex<Option<Leading>>,
     watchers: Arc<Mutex<Watchers>>,
@@ -59,8 +62,9 @@ struct Inner {
 
 /// What only a leader has.
 struct Leading {
-    /// The committed tables with all pending transactions on top.
-    head: Arc<Tables>,
+    /// The committed tables with all pending transactions on top. Nobody else ever holds them, so
+    /// each transaction changes them in place.
+    head: Tables,
     /// Version that the next transaction's objects get. It starts above the index of the last entry
     /// of earlier leaders and grows by one a transaction, so it never passes the log index of the
     /// entry that carries it: no two leaders ever give the same one.
@@ -72,7 +76,6 @@ struct Leading {
 
 struct Pending {
     request: u64,
-    tables: Arc<Tables>,
     changes: Vec<Change>,
     /// The writer, and others whose answer depends on this transaction.
     waiting: Vec<Waiter>,
@@ -83,6 +86,51 @@ struct Waiter {
     done: oneshot::Sender<Result<(), Error>>,
     /// One of [`MAX_PENDING`]. It stays taken when the writer does not wait any more.
     _place: OwnedSemaphorePermit,
+}
+
+/// A transaction that is being built. Unless it succeeds, the head becomes what it was before, also
+/// when the closure panics.
+struct Attempt<'a> {
+    leading: &'a mut Leading,
+    /// Has the head meanwhile.
+    tx: Tx,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(leading: &'a mut Leading, now: Timestamp) -> Self {
+        let head = std::mem::take(&mut leading.head);
+        let tx = Tx::new(head, leading.next_version, now);
+        Self { leading, tx }
+    }
+
+    /// The transaction is on its way.
+    fn succeeded(mut self, waiter: Waiter) {
+        let changes = self.tx.keep();
+        let leading = &mut *self.leading;
+        leading.pending.push_back(Pending {
+            request: leading.next_request,
+            changes,
+            waiting: vec![waiter],
+        });
+        leading.next_request = next_request(leading.next_request);
+        leading.next_version += 1;
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.leading.head = self.tx.take_back();
+    }
+}
+
+impl Leading {
+    /// Builds the head anew, on nodes that it shares with the `committed` tables.
+    fn share(&mut self, committed: &Tables) {
+        self.head = committed.clone();
+        for change in self.pending.iter().flat_map(|pending| &pending.changes) {
+            change.make(&mut self.head);
+        }
+    }
 }
 
 type Outcome = oneshot::Receiver<Result<(), Error>>;
@@ -111,6 +159,7 @@ impl Store {
         Self {
             inner: Arc::new(Inner {
                 published: ArcSwap::default(),
+                spare: Mutex::default(),
                 leading: Mutex::new(None),
                 watchers: Arc::default(),
                 places: Arc::new(Semaphore::new(MAX_PENDING)),
@@ -157,41 +206,30 @@ impl Store {
     ) -> Result<(Result<R, E>, Option<Outcome>), E> {
         let mut locked = self.inner.leading.lock();
         let leading = locked.as_mut().ok_or(Error::LostLeadership)?;
-        let mut tx = Tx::new(
-            leading.head.clone(),
-            leading.next_version,
-            (self.inner.clock)(),
-        );
-        let mut result = transaction(&mut tx);
-        let (tables, changes) = tx.finish();
-        let request = leading.next_request;
+        let mut attempt = Attempt::new(leading, (self.inner.clock)());
+        let mut result = transaction(&mut attempt.tx);
+        let request = attempt.leading.next_request;
         let data = match &result {
-            Ok(_) if !changes.is_empty() => wire::encode(request, &changes),
+            Ok(_) if !attempt.tx.changes().is_empty() => {
+                wire::encode(request, attempt.tx.changes())
+            }
             _ => Bytes::new(),
         };
         if data.len() > MAX_PROPOSAL_BYTES {
             // May be so because of what it has seen.
             result = Err(Error::TooLarge.into());
         }
-        if result.is_err() || changes.is_empty() {
-            let committed = leading.pending.back_mut().map(|last| {
+        if result.is_err() || data.is_empty() {
+            let committed = attempt.leading.pending.back_mut().map(|last| {
                 let (waiter, committed) = Waiter::new(place);
                 last.waiting.push(waiter);
                 committed
             });
             return Ok((result, committed));
         }
-        leading.proposals.propose(Proposal { data })?;
-        leading.next_request = next_request(request);
-        leading.next_version += 1;
-        leading.head = tables.clone();
+        attempt.leading.proposals.propose(Proposal { data })?;
         let (waiter, committed) = Waiter::new(place);
-        leading.pending.push_back(Pending {
-            request,
-            tables,
-            changes,
-            waiting: vec![waiter],
-        });
+        attempt.succeeded(waiter);
         Ok((result, Some(committed)))
     }
 
@@ -200,7 +238,7 @@ impl Store {
     pub fn lead(&self, first_request: u64, proposals: Arc<dyn Propose>) {
         let published = self.snapshot();
         *self.inner.leading.lock() = Some(Leading {
-            head: published.tables().clone(),
+            head: Tables::clone(published.tables()),
             next_version: published.index() + 1,
             next_request: first_request.max(1),
             pending: VecDeque::new(),
@@ -222,7 +260,10 @@ impl Store {
         let Some(last) = entries.last() else {
             return Ok(());
         };
-        let mut tables = self.inner.published.load().tables().clone();
+        let mut spare = self.inner.spare.lock();
+        let published = self.inner.published.load().tables().clone();
+        let share = spare.is_due();
+        let mut tables = spare.take(&published);
         let mut changes = Vec::new();
         let mut ends = Vec::new();
         let mut waiting = Vec::new();
@@ -230,24 +271,25 @@ impl Store {
         // find in the snapshot what is not pending any more.
         let mut leading = self.inner.leading.lock();
         for entry in entries.iter().filter(|entry| !entry.data.is_empty()) {
+            let tables = Arc::make_mut(&mut tables);
             if let Some(own) = own(&mut leading, &entry.data) {
-                tables = own.tables;
+                own.changes.iter().for_each(|change| change.make(tables));
                 changes.extend(own.changes);
                 waiting.extend(own.waiting);
             } else {
                 // An entry of someone else: what is pending here was built on something else and
                 // will not be committed.
                 fail_pending(&mut leading);
-                changes.extend(wire::replay(
-                    entry.index,
-                    &entry.data,
-                    Arc::make_mut(&mut tables),
-                )?);
+                changes.extend(wire::replay(entry.index, &entry.data, tables)?);
             }
             if changes.len() > ends.last().map_or(0, |&(_, end)| end) {
                 ends.push((entry.index, changes.len()));
             }
         }
+        if share && let Some(leading) = &mut *leading {
+            leading.share(&tables);
+        }
+        spare.put(published, &changes);
         let snapshot = Snapshot::new(last.index, tables);
         self.publish(&mut self.inner.watchers.lock(), snapshot, changes, ends);
         drop(leading);
@@ -259,6 +301,8 @@ impl Store {
 
     /// Replaces everything by a snapshot of the log up to `index`. Watchers get only what differs.
     pub fn restore(&self, index: u64, image: impl Into<Image>) {
+        let mut spare = self.inner.spare.lock();
+        *spare = Spare::default();
         self.follow();
         let snapshot = Snapshot::new(index, image.into().0);
         let mut watchers = self.inner.watchers.lock();

@@ -1,4 +1,4 @@
-//! A transaction: reads and writes on a private copy of the head.
+//! A transaction: reads and writes on the head, which it takes back if it fails.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::{AnyObject, By, Change, Error, Kind, Object, table::Tables};
 /// are committed.
 #[derive(Debug)]
 pub struct Tx {
-    tables: Arc<Tables>,
+    tables: Tables,
     version: u64,
     now: Timestamp,
     changes: Vec<Change>,
 }
 
 impl Tx {
-    pub(crate) fn new(tables: Arc<Tables>, version: u64, now: Timestamp) -> Self {
+    pub(crate) fn new(tables: Tables, version: u64, now: Timestamp) -> Self {
         Self {
             tables,
             version,
@@ -29,8 +29,21 @@ impl Tx {
         }
     }
 
-    pub(crate) fn finish(self) -> (Arc<Tables>, Vec<Change>) {
-        (self.tables, self.changes)
+    pub(crate) fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// What it has changed so far, which then stays.
+    pub(crate) fn keep(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// The tables without what it has changed since the last [`Self::keep`].
+    pub(crate) fn take_back(&mut self) -> Tables {
+        while let Some(change) = self.changes.pop() {
+            change.take_back(&mut self.tables);
+        }
+        std::mem::take(&mut self.tables)
     }
 
     /// The time of this transaction, which its writes carry.
@@ -66,7 +79,7 @@ impl Tx {
         let object = Arc::new(object);
         let any = object.clone().wrap();
         self.check_extension(&any)?;
-        T::table_mut(Arc::make_mut(&mut self.tables)).put(object.clone());
+        T::table_mut(&mut self.tables).put(object.clone());
         self.changes.push(Change::Create(any));
         Ok(object)
     }
@@ -93,7 +106,7 @@ impl Tx {
         meta.updated_at = Some(self.now);
         T::table(&self.tables).share(&mut object);
         let object = Arc::new(object);
-        T::table_mut(Arc::make_mut(&mut self.tables)).put(object.clone());
+        T::table_mut(&mut self.tables).put(object.clone());
         self.changes.push(Change::Update {
             old: old.wrap(),
             new: object.clone().wrap(),
@@ -116,7 +129,7 @@ impl Tx {
                 return Err(Error::ExtensionInUse);
             }
         }
-        T::table_mut(Arc::make_mut(&mut self.tables)).remove(id);
+        T::table_mut(&mut self.tables).remove(id);
         self.changes.push(Change::Remove(object.clone().wrap()));
         Ok(object)
     }
