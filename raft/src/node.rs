@@ -56,6 +56,12 @@ const MAX_EVENTS: usize = 1024;
 const MESSAGES_PER_TURN: usize = 256;
 /// Proposals taken in one turn, in bytes: what fits in one message to each peer.
 const BYTES_PER_TURN: usize = 512 * 1024;
+/// So many proposals in a turn are a crowd, of writers who are about to come again.
+const CROWD: usize = 16;
+/// How long proposals gather after those of a crowd were taken. Each turn with proposals costs a write
+/// of the log and an append to each peer, with all the threads that wakes; a crowd waits for several
+/// times as long anyway.
+const GATHERING: Duration = Duration::from_millis(1);
 /// Time to hand over leadership before this member stops anyway.
 const HANDOVER_TIMEOUT: Duration = Duration::from_millis(1500);
 
@@ -104,6 +110,8 @@ pub(crate) struct Node {
     proposer: mpsc::Sender<Queued>,
     /// The next proposal, if there is no room for it now.
     held: Option<Queued>,
+    /// Until when proposals are left to gather.
+    gathering: Option<Instant>,
     /// The term in which the store leads.
     leading: Option<u64>,
     /// Ticks for which the disk has been busy without getting anything done.
@@ -137,6 +145,7 @@ enum Event {
     Tick,
     Message(Incoming),
     Peer(PeerEvent),
+    Gathered,
     Proposal(Queued),
     Read,
     Snapshot(Result<Taken, Error>),
@@ -181,6 +190,7 @@ impl Node {
             proposals,
             proposer,
             held: None,
+            gathering: None,
             leading: None,
             stalled_ticks: 0,
             lead_at: 0,
@@ -217,7 +227,7 @@ impl Node {
 
     /// One turn. `false` if this member is to end.
     async fn turn(&mut self) -> Result<bool, Error> {
-        let handover = self.stopping;
+        let (handover, gathering) = (self.stopping, self.gathering);
         let event = tokio::select! {
             biased;
             command = self.inputs.commands.recv() => Event::Command(command),
@@ -225,14 +235,13 @@ impl Node {
             _ = self.ticks.tick() => Event::Tick,
             Some(incoming) = self.inputs.incoming.recv() => Event::Message(incoming),
             Some(event) = self.events.recv() => Event::Peer(event),
-            Some(proposal) = self.proposals.recv(), if self.held.is_none() => {
+            () = at(gathering), if gathering.is_some() => Event::Gathered,
+            Some(proposal) = self.proposals.recv(), if self.held.is_none() && gathering.is_none() => {
                 Event::Proposal(proposal)
             }
             () = self.inputs.reads.arrived() => Event::Read,
             taken = self.snapshots.taken() => Event::Snapshot(taken),
-            () = sleep_until(handover.unwrap_or_else(Instant::now)), if handover.is_some() => {
-                Event::HandoverTimeout
-            }
+            () = at(handover), if handover.is_some() => Event::HandoverTimeout,
         };
         match event {
             Event::Command(None) | Event::HandoverTimeout => return Ok(false),
@@ -242,6 +251,7 @@ impl Node {
             Event::Message(incoming) => self.step(incoming)?,
             Event::Peer(event) => self.peer_event(event)?,
             Event::Proposal(proposal) => self.held = Some(proposal),
+            Event::Gathered => self.gathering = None,
             Event::Read => {}
             Event::Snapshot(taken) => self.snapshot_taken(taken?),
         }
@@ -475,6 +485,11 @@ impl Node {
             news
         });
     }
+}
+
+/// Waits until then.
+async fn at(time: Option<Instant>) {
+    sleep_until(time.unwrap_or_else(Instant::now)).await;
 }
 
 /// Reads the log. An empty one gets an identity, and as the first member of a group its first entry.

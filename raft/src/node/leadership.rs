@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use skep_proto::v1::raft_member_status::Reachability;
 use skep_store::{Proposal, Propose};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
-use super::{BYTES_PER_TURN, Node};
+use super::{BYTES_PER_TURN, CROWD, GATHERING, Node};
 use crate::{Error, member::Change};
 
 /// Ticks that the disk of a leader may take for one write. Its heartbeats go on meanwhile, so nobody
@@ -83,6 +83,9 @@ impl Node {
 
     /// Proposes what the store has queued, as far as there is room.
     pub(super) fn propose(&mut self) {
+        if self.gathering.is_some() {
+            return;
+        }
         let mut batch = Vec::new();
         let mut bytes = 0;
         while let Some(Queued { term, data }) =
@@ -98,6 +101,9 @@ impl Node {
             }
             bytes += data.len();
             batch.push(data);
+        }
+        if batch.len() >= CROWD {
+            self.gathering = Some(Instant::now() + GATHERING);
         }
         if let Err(error) = self.replica.propose(batch) {
             // The store counts on these, and on the order. It starts again behind what is on its way.
