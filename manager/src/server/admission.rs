@@ -86,7 +86,7 @@ impl<S> Layer<S> for Admission {
     type Service = Admitted<S>;
     fn layer(&self, inner: S) -> Admitted<S> {
         Admitted {
-            admission: self.clone(),
+            admission: Arc::new(self.clone()),
             inner,
         }
     }
@@ -95,7 +95,8 @@ impl<S> Layer<S> for Admission {
 /// The services behind an [`Admission`].
 #[derive(Clone, Debug)]
 pub struct Admitted<S> {
-    admission: Admission,
+    /// Cloned for every call.
+    admission: Arc<Admission>,
     inner: S,
 }
 

@@ -6,7 +6,7 @@
 
 use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either};
 use http::{Request, Response};
 use skep_raft::Reader;
 use tonic::{Status, body::Body};
@@ -61,7 +61,7 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
+    type Future = Either<S::Future, BoxFuture<'static, Result<Response<Body>, S::Error>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -69,18 +69,18 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         if !must_be_current(request.uri().path()) {
-            return Box::pin(self.inner.call(request));
+            return Either::Left(self.inner.call(request));
         }
         // The clone takes its turn; the one that was polled ready stays with us.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let reader = self.barrier.reader.clone();
-        Box::pin(async move {
+        Either::Right(Box::pin(async move {
             match reader.barrier().await {
                 Ok(_) => inner.call(request).await,
                 Err(error) => Ok(Status::unknown(error.to_string()).into_http()),
             }
-        })
+        }))
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use parking_lot::Mutex;
@@ -119,7 +119,7 @@ impl LeaderProxy {
 
     /// Sends the request to the leader at `addr`, and to the next one if that cannot be reached.
     async fn forward<S>(
-        self,
+        &self,
         mut addr: String,
         mut request: Request<Body>,
         local: S,
@@ -317,7 +317,7 @@ impl<S> Layer<S> for LeaderProxy {
     type Service = Proxied<S>;
     fn layer(&self, inner: S) -> Proxied<S> {
         Proxied {
-            proxy: self.clone(),
+            proxy: Arc::new(self.clone()),
             inner,
         }
     }
@@ -326,7 +326,8 @@ impl<S> Layer<S> for LeaderProxy {
 /// The services of this manager behind a [`LeaderProxy`].
 #[derive(Clone, Debug)]
 pub struct Proxied<S> {
-    proxy: LeaderProxy,
+    /// Cloned for every call.
+    proxy: Arc<LeaderProxy>,
     inner: S,
 }
 
@@ -338,21 +339,22 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
+    type Future = Either<S::Future, BoxFuture<'static, Result<Response<Body>, S::Error>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if !self.proxy.door.needs_leader(request.uri().path()) {
-            return Box::pin(self.inner.call(request));
+        let proxy = &self.proxy;
+        if !proxy.door.needs_leader(request.uri().path()) || proxy.status.borrow().leading {
+            return Either::Left(self.inner.call(request));
         }
         // The clone takes its turn; the one that was polled ready stays with us.
         let clone = self.inner.clone();
         let mut local = std::mem::replace(&mut self.inner, clone);
         let proxy = self.proxy.clone();
-        Box::pin(async move {
+        Either::Right(Box::pin(async move {
             let deadline = Instant::now() + PATIENCE;
             let mut request = request;
             if request.uri().path() == JOIN && leader_of(&proxy.status.borrow()).is_none() {
@@ -373,7 +375,7 @@ where
                 Ok(Some(addr)) => proxy.forward(addr, request, local, deadline).await,
                 Err(status) => Ok(status.into_http()),
             }
-        })
+        }))
     }
 }
 
