@@ -22,7 +22,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, time::ASN
 pub use request::CertificateRequest;
 
 use crate::{
-    Error, Identity, Kek, NodeKey, RootCa, UnlockKey,
+    Error, Identity, Kek, NodeKey, Role, RootCa, UnlockKey,
     crypto::{MAX_PEM_BYTES, certificates, provider},
     tls::config,
 };
@@ -79,6 +79,14 @@ impl Credentials {
         request.finish(ca.cert_pem(), &cert)
     }
 
+    /// The same certificate and key under another root, if the certificate leads to that one too.
+    ///
+    /// # Errors
+    /// As [`Self::from_pem`].
+    pub fn with_root(&self, root_pem: &[u8]) -> Result<Self, Error> {
+        Self::from_pem(root_pem, &self.cert_pem, &self.key_pem)
+    }
+
     /// What was saved in `dir`, with the owner of its key file, or `None` if no certificate and key
     /// are there. `unlock` opens the key, should it be locked. A certificate whose time is over
     /// loads too, with a warning: a manager that holds the CA's key can renew it, anyone else sees
@@ -94,13 +102,24 @@ impl Credentials {
         if let Some((credentials, _)) = loaded.as_ref()
             && credentials.expires_at < SystemTime::now()
         {
-            tracing::warn!(
-                node_id = credentials.identity.node_id,
-                "the certificate of this node has expired: managers will refuse it, and unless \
-                 this node can sign its own it must join the cluster again"
-            );
+            match credentials.identity.role {
+                Role::Worker => tracing::warn!(
+                    node_id = credentials.identity.node_id,
+                    "the certificate of this node has expired and managers will refuse it; check this \
+                     machine's clock, or start once with --join-addr and --join-token to join again"
+                ),
+                Role::Manager => tracing::warn!(
+                    node_id = credentials.identity.node_id,
+                    "the certificate of this manager has expired and others will refuse it; check this \
+                     machine's clock. If all managers are like this, start one with \
+                     --force-new-cluster: it renews its own, and the others join it again"
+                ),
+            }
         }
-        Ok(loaded.map(|(credentials, file)| (credentials, NodeKey::loaded(dir, file))))
+        Ok(loaded.map(|(credentials, file)| {
+            let key = NodeKey::loaded(dir, file, credentials.identity.role);
+            (credentials, key)
+        }))
     }
 
     /// Saves the credentials of a new node whose key is not locked; see [`NodeKey::save`].

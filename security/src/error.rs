@@ -109,6 +109,10 @@ pub enum Error {
     )]
     TwoUnlockKeys(u64),
 
+    /// The certificate was not renewed. Whoever asks does it again.
+    #[error("the certificate cannot be renewed: {0}")]
+    Renewal(String),
+
     /// Part of a stored identity is gone.
     #[error(
         "the identity in {dir} is incomplete, {missing} is missing: restore it, or remove the directory and join the cluster again"

@@ -4,7 +4,7 @@
 //! token's. Everything after that goes to a server that proves it belongs to this root.
 
 mod channel;
-mod enroll;
+pub(crate) mod enroll;
 
 use std::{sync::Arc, time::Duration};
 

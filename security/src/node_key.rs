@@ -14,10 +14,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 pub(crate) use format::KeyFile;
 
-use crate::{Credentials, DataKey, Error, UnlockKey, credentials::files};
+use crate::{Credentials, DataKey, Error, Role, UnlockKey, credentials::files};
 
 /// The unlock key of a cluster at some version of the cluster object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,11 +64,15 @@ pub struct NodeKey {
 struct Inner {
     dir: PathBuf,
     state: Mutex<State>,
+    /// Whether the private key was on disk in plain before it was locked.
+    exposed: watch::Sender<bool>,
 }
 
 #[derive(Clone)]
 struct State {
     file: KeyFile,
+    /// What the node is. Only managers are locked.
+    role: Role,
     /// Whether the file is on disk. Before that, changes are only remembered.
     saved: bool,
 }
@@ -81,35 +86,62 @@ impl NodeKey {
     pub fn new(dir: &Path, credentials: &Credentials, kek: Kek) -> Result<Self, Error> {
         let file = KeyFile::new(credentials.key_pem(), kek)?;
         file.to_bytes()?;
-        Ok(Self::of(dir, file, false))
+        Ok(Self::of(dir, file, credentials.identity().role, false))
     }
 
     /// The key file in `dir`, as it was read.
-    pub(crate) fn loaded(dir: &Path, file: KeyFile) -> Self {
-        Self::of(dir, file, true)
+    pub(crate) fn loaded(dir: &Path, file: KeyFile, role: Role) -> Self {
+        Self::of(dir, file, role, true)
     }
 
-    fn of(dir: &Path, file: KeyFile, saved: bool) -> Self {
+    fn of(dir: &Path, file: KeyFile, role: Role, saved: bool) -> Self {
         Self {
             inner: Arc::new(Inner {
                 dir: dir.to_owned(),
-                state: Mutex::new(State { file, saved }),
+                state: Mutex::new(State { file, role, saved }),
+                exposed: watch::Sender::new(false),
             }),
         }
     }
 
     /// Writes `swarm-root-ca.crt`, `swarm-node.crt` and `swarm-node.key` (mode 0600) into the
     /// directory, made if needed. After a crash at any moment [`Credentials::load`] finds the old
-    /// set or the new.
+    /// set or the new. The key of a worker is never locked.
     ///
     /// # Errors
     /// [`Error::File`]
     pub fn save(&self, credentials: &Credentials) -> Result<(), Error> {
+        self.save_as(credentials, |_| {})
+    }
+
+    /// Saves the certificate that makes a worker a manager, locked with `kek` from the start.
+    ///
+    /// # Errors
+    /// [`Error::File`]
+    pub fn save_promoted(&self, credentials: &Credentials, kek: Kek) -> Result<(), Error> {
+        self.save_as(credentials, |file| file.kek = kek)
+    }
+
+    fn save_as(
+        &self,
+        credentials: &Credentials,
+        edit: impl FnOnce(&mut KeyFile),
+    ) -> Result<(), Error> {
         let mut state = self.inner.state.lock();
         let mut file = state.file.clone();
         file.set_key(credentials.key_pem())?;
+        edit(&mut file);
+        let role = credentials.identity().role;
+        if role == Role::Worker {
+            file.kek = Kek::default();
+        }
         files::save(credentials, &file.to_bytes()?, &self.inner.dir)?;
-        *state = State { file, saved: true };
+        *state = State {
+            file,
+            role,
+            saved: true,
+        };
+        self.inner.exposed.send_replace(false);
         Ok(())
     }
 
@@ -124,9 +156,10 @@ impl NodeKey {
     /// [`Error::TwoUnlockKeys`] if there is another key of the same version, or the file cannot be
     /// written.
     pub fn set_kek(&self, new: Kek) -> Result<KekChange, Error> {
-        self.change(|file| {
+        let change = self.change(|file, role| {
             let old = &file.kek;
-            if new.key == old.key || new.version < old.version {
+            // A manager that is to be a worker may follow the cluster for a moment longer.
+            if role == Role::Worker || new.key == old.key || new.version < old.version {
                 return Ok((false, KekChange::None));
             }
             if new.version == old.version {
@@ -142,7 +175,17 @@ impl NodeKey {
                 false => KekChange::Replaced,
             };
             Ok((true, change))
-        })
+        })?;
+        if change == KekChange::Locked {
+            self.inner.exposed.send_replace(true);
+        }
+        Ok(change)
+    }
+
+    /// Whether there should be another private key: this one was on disk in plain before it was
+    /// locked, and may have been read.
+    pub fn exposed(&self) -> watch::Receiver<bool> {
+        self.inner.exposed.subscribe()
     }
 
     /// The keys of the log, made if there are none yet.
@@ -150,7 +193,7 @@ impl NodeKey {
     /// # Errors
     /// [`Error::File`]
     pub fn data_keys(&self) -> Result<DataKeys, Error> {
-        self.change(|file| {
+        self.change(|file, _| {
             let missing = file.data_keys.is_none();
             let keys = file.data_keys.get_or_insert_with(DataKeys::generate);
             Ok((missing, keys.clone()))
@@ -169,7 +212,7 @@ impl NodeKey {
     /// # Errors
     /// [`Error::File`]
     pub fn begin_rotation(&self) -> Result<DataKeys, Error> {
-        self.change(|file| {
+        self.change(|file, _| {
             let keys = file.data_keys.get_or_insert_with(DataKeys::generate);
             let begins = keys.pending.is_none();
             if begins {
@@ -185,7 +228,7 @@ impl NodeKey {
     /// # Errors
     /// [`Error::File`]
     pub fn finish_rotation(&self) -> Result<(), Error> {
-        self.change(|file| {
+        self.change(|file, _| {
             let Some(keys) = &mut file.data_keys else {
                 return Ok((false, ()));
             };
@@ -202,17 +245,17 @@ impl NodeKey {
     /// # Errors
     /// [`Error::File`]
     pub fn remove_data_keys(&self) -> Result<(), Error> {
-        self.change(|file| Ok((file.data_keys.take().is_some(), ())))
+        self.change(|file, _| Ok((file.data_keys.take().is_some(), ())))
     }
 
     /// Makes a change if `edit` says that it is one: on disk first, then here.
     fn change<T>(
         &self,
-        edit: impl FnOnce(&mut KeyFile) -> Result<(bool, T), Error>,
+        edit: impl FnOnce(&mut KeyFile, Role) -> Result<(bool, T), Error>,
     ) -> Result<T, Error> {
         let mut state = self.inner.state.lock();
         let mut file = state.file.clone();
-        let (changed, result) = edit(&mut file)?;
+        let (changed, result) = edit(&mut file, state.role)?;
         if changed {
             if state.saved {
                 files::save_key(&file.to_bytes()?, &self.inner.dir)?;

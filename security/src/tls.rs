@@ -6,12 +6,12 @@ mod trust;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::{ClientConfig, ServerConfig};
+use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
 pub(crate) use connect::{check_address, connect};
@@ -53,7 +53,7 @@ pub struct Tls {
 }
 
 struct Inner {
-    credentials: ArcSwap<Credentials>,
+    credentials: watch::Sender<Arc<Credentials>>,
     /// Roots besides the credentials' own.
     trust: Mutex<Trust>,
     dialer: Arc<dyn Dial>,
@@ -67,7 +67,7 @@ impl Tls {
 
     /// Dials as `dialer` does.
     pub fn with_dialer(credentials: Credentials, dialer: Arc<dyn Dial>) -> Self {
-        let credentials = ArcSwap::from_pointee(credentials);
+        let (credentials, _) = watch::channel(Arc::new(credentials));
         Self {
             inner: Arc::new(Inner {
                 credentials,
@@ -79,12 +79,17 @@ impl Tls {
 
     /// The credentials in use.
     pub fn current(&self) -> Arc<Credentials> {
-        self.inner.credentials.load_full()
+        self.inner.credentials.borrow().clone()
     }
 
     /// Puts new credentials in use, for connections opened or accepted from now on.
     pub fn replace(&self, credentials: Credentials) {
-        self.inner.credentials.store(Arc::new(credentials));
+        self.inner.credentials.send_replace(Arc::new(credentials));
+    }
+
+    /// Tells of new credentials. It ends with the last clone of this.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Credentials>> {
+        self.inner.credentials.subscribe()
     }
 
     /// Trusts these roots too, in both directions, for connections opened or accepted from now on: the

@@ -42,7 +42,7 @@ impl CertificateRequest {
     ///
     /// # Errors
     /// As [`Credentials::from_pem`].
-    pub fn finish(self, root_pem: &[u8], cert_pem: &[u8]) -> Result<Credentials, Error> {
+    pub fn finish(&self, root_pem: &[u8], cert_pem: &[u8]) -> Result<Credentials, Error> {
         Credentials::from_pem(root_pem, cert_pem, self.key_pem.as_bytes())
     }
 }

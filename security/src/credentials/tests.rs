@@ -213,3 +213,27 @@ fn damage_is_an_error_that_names_the_file() {
         assert!(error.to_string().contains("larger than 1 MiB"), "{error}");
     }
 }
+
+/// The root was made a moment ago, and so was the certificate; the clock of whoever checks them is
+/// another one.
+#[test]
+fn r36_clocks_may_differ_by_45_minutes_and_more_is_called_clock_skew() {
+    let ca = RootCa::generate().unwrap();
+    let minute = Duration::from_secs(60);
+    let hour = 60 * minute;
+    let roots = certificates("root", ca.cert_pem()).unwrap();
+    let roots = config::roots(&roots).unwrap();
+    let request = CertificateRequest::generate().unwrap();
+    let who = identity("m1", Role::Manager);
+    let now = SystemTime::now();
+    // The shortest life that there is.
+    let chain = ca.issue(request.csr_pem(), &who, hour, now).unwrap();
+    let chain = certificates("chain", &chain).unwrap();
+    let check = |now| config::verify_chain(&chain, &roots, now).map_err(explain);
+    check(now - 45 * minute).unwrap();
+    check(now + 45 * minute).unwrap();
+    for far in [now - 75 * minute, now + 75 * minute] {
+        let text = check(far).unwrap_err();
+        assert!(text.contains("clock skew"), "{text}");
+    }
+}

@@ -117,7 +117,7 @@ async fn wait(
 }
 
 /// The chain, if the answer is the certificate for `csr`; else the state, for the log.
-fn issued(reply: NodeCertificateStatusResponse, csr: &Bytes) -> Result<Bytes, String> {
+pub(crate) fn issued(reply: NodeCertificateStatusResponse, csr: &Bytes) -> Result<Bytes, String> {
     let status = reply.status.unwrap_or_default();
     let certificate = reply.certificate.unwrap_or_default();
     match status.state() {
@@ -128,7 +128,7 @@ fn issued(reply: NodeCertificateStatusResponse, csr: &Bytes) -> Result<Bytes, St
 }
 
 /// A random time (`random` in 0..1) below 1 s + 1 s * 2^(failures - 1), at most 30 s.
-fn poll_pause(failures: u32, random: f64) -> Duration {
+pub(crate) fn poll_pause(failures: u32, random: f64) -> Duration {
     let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
     let limit = POLL_BASE
         .saturating_add(POLL_BASE.saturating_mul(doubled))

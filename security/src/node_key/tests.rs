@@ -282,6 +282,41 @@ fn nothing_is_on_disk_before_it_is_saved() {
     assert_eq!(load(dir.path(), None).unwrap().data_keys().unwrap(), keys);
 }
 
+#[test]
+fn a_worker_is_never_locked() {
+    let ca = RootCa::generate().unwrap();
+    let (dir, key) = saved(kek(1, 4));
+    key.data_keys().unwrap();
+    // Demoted: whatever the cluster says from then on.
+    key.save(&credentials(&ca, "m1", Role::Worker)).unwrap();
+    assert_eq!(key.kek(), Kek::default());
+    assert_eq!(key.set_kek(kek(2, 9)).unwrap(), KekChange::None);
+    assert!(!text(dir.path()).contains("ENCRYPTED"));
+    let loaded = load(dir.path(), None).unwrap();
+    assert_eq!(loaded.set_kek(kek(2, 9)).unwrap(), KekChange::None);
+    // Promoted: locked from the start, and it follows again.
+    let promoted = credentials(&ca, "m1", Role::Manager);
+    loaded.save_promoted(&promoted, kek(2, 9)).unwrap();
+    assert!(text(dir.path()).contains("ENCRYPTED"));
+    assert!(matches!(load(dir.path(), None), Err(Error::Locked)));
+    let unlocked = load(dir.path(), Some(&unlock_key(2))).unwrap();
+    assert_eq!(unlocked.set_kek(kek(3, 10)).unwrap(), KekChange::Replaced);
+}
+
+#[test]
+fn a_key_that_was_plain_is_exposed_until_there_is_another() {
+    let ca = RootCa::generate().unwrap();
+    let (_dir, key) = saved(no_kek(1));
+    let exposed = key.exposed();
+    assert!(!*exposed.borrow());
+    key.set_kek(kek(1, 2)).unwrap();
+    assert!(*exposed.borrow());
+    key.save(&credentials(&ca, "m1", Role::Manager)).unwrap();
+    assert!(!*exposed.borrow());
+    key.set_kek(kek(2, 3)).unwrap();
+    assert!(!*exposed.borrow(), "it was locked all the time");
+}
+
 /// While certificates are renewed and the lock is turned on and off, whoever looks at the files
 /// finds a key that fits the certificate, under one of the unlock keys.
 #[test]

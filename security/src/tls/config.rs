@@ -144,10 +144,13 @@ pub(crate) fn explain(error: &CertificateError) -> String {
         // All roots are named alike, so a stranger's root shows as a wrong signature.
         UnknownIssuer | BadSignature => "is not signed by the root CA of this cluster".to_owned(),
         NotValidYet | NotValidYetContext { .. } => {
-            "is not valid yet: compare the clocks of both machines".to_owned()
+            "is not valid yet, which is clock skew: set the clocks of both machines right"
+                .to_owned()
         }
         Expired | ExpiredContext { .. } => {
-            "has expired: check the clocks of both machines, or join the cluster again".to_owned()
+            "has expired: set the clocks of both machines right if it is clock skew, or join the \
+             cluster again"
+                .to_owned()
         }
         other => format!("is not valid: {other}"),
     }

@@ -170,7 +170,9 @@ async fn new_connections_use_replaced_credentials() {
     assert_eq!(presented(&raw(config.clone(), addr).await.unwrap()), "m1");
 
     // The certificate alone, then the root of trust as well.
+    let news = server.subscribe();
     server.replace(credentials(&ca, "m1-renewed", Role::Manager));
+    assert!(news.has_changed().unwrap());
     assert_eq!(server.current().identity().node_id, "m1-renewed");
     assert_eq!(
         presented(&raw(config.clone(), addr).await.unwrap()),
