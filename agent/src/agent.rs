@@ -14,7 +14,7 @@ use crate::{
     description, disk,
     error::Error,
     executor::Executor,
-    remotes::{Remote, Remotes},
+    remotes::{self, Remote, Remotes},
     reporter::Reporter,
     session::{NodeInfo, Sessions},
     task::runner::Shared,
@@ -86,7 +86,7 @@ impl Agent {
             path: config.state_dir.clone(),
             source,
         })?;
-        let path = config.state_dir.join("state.json");
+        let path = remotes::file(&config.state_dir);
         let managers = config.managers.into_iter().map(Remote::from);
         let remotes = Remotes::open(path.clone(), managers)
             .map_err(|source| Error::State { path, source })?;
@@ -159,6 +159,12 @@ impl Agent {
         }
         self.stop.cancel();
         while self.parts.join_next().await.is_some() {}
+    }
+
+    /// Ends everything for good: all tasks are stopped, whatever [`Config::on_stop`] says.
+    pub async fn leave(mut self) {
+        self.on_stop = OnStop::Stop;
+        self.stop().await;
     }
 
     /// Turns true when the node was registered for the first time.

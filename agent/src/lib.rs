@@ -26,3 +26,4 @@ mod worker;
 pub use agent::{Agent, Config, OnStop};
 pub use dependencies::Dependencies;
 pub use error::Error;
+pub use remotes::known_managers;

@@ -5,7 +5,11 @@
 //! spread over the managers and leave a bad one alone without forgetting it. The set outlives the
 //! process in `state.json`, in the form stock workers use.
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 use skep_proto::v1;
@@ -40,6 +44,25 @@ impl From<v1::Peer> for Remote {
             addr: peer.addr,
         }
     }
+}
+
+/// Where the managers are kept.
+pub(crate) fn file(state_dir: &Path) -> PathBuf {
+    state_dir.join("state.json")
+}
+
+/// The managers that the agent with this state directory knows, as of the last list it was sent.
+/// Nobody if it was never sent one, or the file makes no sense.
+pub fn known_managers(state_dir: &Path) -> Vec<v1::Peer> {
+    let stored = disk::read(&file(state_dir), MAX_FILE).ok().flatten();
+    let stored: Vec<Remote> = stored
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
+    let peers = stored.into_iter().map(|remote| v1::Peer {
+        node_id: remote.node_id,
+        addr: remote.addr,
+    });
+    peers.collect()
 }
 
 /// The managers and their weights, kept on disk.
@@ -221,6 +244,11 @@ mod tests {
         );
         let again = Remotes::open(path.clone(), []).unwrap();
         assert_eq!(again.weights.len(), 2);
+        let addrs: Vec<_> = known_managers(dir.path())
+            .into_iter()
+            .map(|peer| peer.addr)
+            .collect();
+        assert_eq!(addrs, ["b:2377", "c:2377"]);
         fs::write(&path, "[{").unwrap();
         let again = Remotes::open(path, [remote("a")]).unwrap();
         assert_eq!(again.weights.keys().collect::<Vec<_>>(), [&remote("a")]);

@@ -106,7 +106,8 @@ impl Sessions {
     }
 
     async fn session(&mut self, remote: &Remote) -> End {
-        let identity = self.node.tls.current();
+        let mut credentials = self.node.tls.subscribe();
+        let identity = credentials.borrow_and_update().clone();
         let description = self.describe(&identity);
         let opened = self.open(remote, description.clone()).await;
         let (channel, client, mut stream) = match opened {
@@ -114,7 +115,7 @@ impl Sessions {
             Err(error) => return End::Failed(error),
         };
         let id = self.session_id.clone();
-        let changed = changed(&self.node, &description, &identity);
+        let changed = changed(&self.node, &description, credentials);
         let (latest, remotes) = (&self.latest, &mut self.remotes);
         let receive = async {
             loop {
@@ -205,12 +206,14 @@ fn take(
     latest.send_replace(Some(Arc::new(message)));
 }
 
-/// Ends when the node or its identity is another one than it told.
-async fn changed(node: &NodeInfo, told: &v1::NodeDescription, identity: &Arc<Credentials>) {
-    loop {
-        sleep(LOOK).await;
-        let current = node.tls.current();
-        if !Arc::ptr_eq(&current, identity) || describe_node(node, &current) != *told {
+/// Ends when the node is another one than it told, or at once when it has another certificate.
+async fn changed(
+    node: &NodeInfo,
+    told: &v1::NodeDescription,
+    mut credentials: watch::Receiver<Arc<Credentials>>,
+) {
+    while timeout(LOOK, credentials.changed()).await.is_err() {
+        if describe_node(node, &node.tls.current()) != *told {
             return;
         }
     }
