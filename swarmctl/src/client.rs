@@ -57,6 +57,11 @@ impl Client {
         })
     }
 
+    /// The connection, for stubs that are not here.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// The stub of the Control service. Stubs are cheap and share the connection.
     pub fn control(&self) -> ControlClient<Channel> {
         // Lists of a big cluster are larger than the usual 4 MiB; the peer is trusted.

@@ -138,3 +138,75 @@ pub(super) fn waits(node: &Node) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use skep_proto::v1::{NodeRole, RootCa as WireRootCa};
+    use skep_security::{CertificateRequest, Role};
+    use skep_store::{AnyObject, Error, testing};
+
+    use super::*;
+    use crate::{reconcile::Write, time};
+
+    /// How long the certificate is valid that a node gets which renews its own, from now.
+    async fn life(expiry: Duration) -> Duration {
+        let root = RootCa::generate().unwrap();
+        let mut cluster = Cluster {
+            id: "c1".to_owned(),
+            root_ca: Some(WireRootCa {
+                ca_cert: root.cert_pem().clone(),
+                ca_key: root.key_pem().unwrap().clone(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let config = cluster.spec_mut().ca_config_mut();
+        config.node_cert_expiry = expiry.try_into().ok();
+        let request = CertificateRequest::generate().unwrap();
+        let mut node = Node {
+            id: "n1".to_owned(),
+            role: NodeRole::Worker.into(),
+            ..Default::default()
+        };
+        // The role that the node has counts, not the one that it is to have.
+        node.spec_mut().set_desired_role(NodeRole::Manager);
+        let certificate = node.certificate_mut();
+        certificate.csr = Bytes::copy_from_slice(request.csr_pem());
+        certificate.status_mut().set_state(State::Renew);
+        let store = testing::leading(|| time::now().into());
+        let create = store.update::<_, Error>(|tx| {
+            tx.create(cluster)?;
+            tx.create(node).map(drop)
+        });
+        create.await.unwrap();
+        let snapshot = store.snapshot();
+        let now = time::now();
+        let plan = Signer::new("c1".to_owned()).plan(&View {
+            snapshot: &snapshot,
+            changed: None,
+            now,
+        });
+        let [Write::Update(AnyObject::Node(node))] = &plan.writes[..] else {
+            panic!("one node is written")
+        };
+        assert_eq!(node.certificate().status().state(), State::Issued);
+        let issued = &node.certificate().certificate;
+        let credentials = request.finish(root.cert_pem(), issued).unwrap();
+        assert_eq!(credentials.identity().role, Role::Worker);
+        let left = credentials.expires_at().duration_since(SystemTime::now());
+        left.unwrap()
+    }
+
+    #[tokio::test]
+    async fn certificates_live_as_long_as_the_cluster_says() {
+        let about = |life: Duration, expected: Duration| {
+            assert!(
+                life.abs_diff(expected) < Duration::from_secs(90),
+                "{life:?}"
+            );
+        };
+        let hour = Duration::from_secs(3600);
+        about(life(2 * hour).await, 2 * hour);
+        about(life(hour / 2).await, DEFAULT_EXPIRY);
+    }
+}

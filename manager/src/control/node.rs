@@ -6,7 +6,7 @@ mod removal;
 use skep_proto::v1::*;
 use skep_raft::Status as RaftStatus;
 
-use super::{ApiError, Control, filter, require, stored, unsupported};
+use super::{ApiError, Control, filter, require, stored};
 
 pub(super) use removal::remove;
 
@@ -51,17 +51,13 @@ pub(super) async fn update(
         .store
         .update(|tx| {
             let mut node = stored::<Node>(tx, &request.node_id)?;
-            match (node.spec().desired_role(), spec.desired_role()) {
-                (NodeRole::Manager, NodeRole::Worker) => demotion::check(tx, &node, &raft)?,
-                // One that is still a manager may stay one.
-                (NodeRole::Worker, NodeRole::Manager) if node.role() != NodeRole::Manager => {
-                    return Err(unsupported::refuse("promoting a worker is"));
-                }
-                _ => {}
+            let roles = (node.spec().desired_role(), spec.desired_role());
+            if roles == (NodeRole::Manager, NodeRole::Worker) {
+                demotion::check(tx, &node, &raft)?;
             }
             node.meta_mut().version = Some(version);
             node.spec = Some(spec);
-            Ok(tx.update(node)?)
+            Ok::<_, ApiError>(tx.update(node)?)
         })
         .await?;
     Ok(UpdateNodeResponse {

@@ -3,6 +3,7 @@
 mod demote;
 mod inspect;
 mod ls;
+mod promote;
 mod rm;
 mod update;
 
@@ -21,6 +22,8 @@ pub(crate) enum NodeCommand {
     /// List nodes
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
+    /// Make workers managers
+    Promote(promote::Promote),
     /// Remove nodes that are down
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
@@ -34,6 +37,7 @@ impl NodeCommand {
             Self::Demote(command) => command.run(context).await,
             Self::Inspect(command) => command.run(context).await,
             Self::Ls(command) => command.run(context).await,
+            Self::Promote(command) => command.run(context).await,
             Self::Rm(command) => command.run(context).await,
             Self::Update(command) => command.run(context).await,
         }

@@ -124,7 +124,7 @@ async fn a_node_that_is_up_is_removed_by_force_only() {
 }
 
 #[tokio::test]
-async fn managers_are_demoted() {
+async fn managers_are_demoted_and_workers_promoted() {
     let mut manager = node("n1", "host-1");
     manager.spec_mut().set_desired_role(NodeRole::Manager);
     let fake = Fake::new(World {
@@ -132,8 +132,13 @@ async fn managers_are_demoted() {
         ..Default::default()
     });
     assert_eq!(swarmctl(&fake, "node demote host-1").await.ok(), "host-1\n");
-    let spec = fake.world().nodes[0].spec.clone().unwrap();
-    assert_eq!(spec.desired_role(), NodeRole::Worker);
+    let desired = || fake.world().nodes[0].spec().desired_role();
+    assert_eq!(desired(), NodeRole::Worker);
+    assert_eq!(
+        swarmctl(&fake, "node promote host-1").await.ok(),
+        "host-1\n"
+    );
+    assert_eq!(desired(), NodeRole::Manager);
 }
 
 #[tokio::test]

@@ -204,17 +204,14 @@ async fn an_update_replaces_the_spec() {
 }
 
 #[tokio::test]
-async fn a_worker_cannot_be_promoted_yet() {
+async fn any_worker_can_be_promoted() {
     let swarm = Swarm::new();
     let worker = swarm.put(worker("w1")).await;
     let promote = update(&worker, |spec| spec.set_desired_role(NodeRole::Manager));
-    assert_eq!(
-        refusal(swarm.control.update_node(ask(promote)).await),
-        (
-            Code::Unimplemented,
-            "promoting a worker is not supported yet".to_owned()
-        )
-    );
+    let promoted = reply(swarm.control.update_node(ask(promote)).await);
+    let promoted = promoted.node.unwrap();
+    assert_eq!(promoted.spec().desired_role(), NodeRole::Manager);
+    assert_eq!(promoted.role(), NodeRole::Worker, "the leader makes it one");
 }
 
 #[tokio::test]
