@@ -30,6 +30,8 @@ pub enum Command {
     /// Become a task's command, as the daemon on the standard input says.
     #[command(hide = true)]
     Launch,
+    /// Take this node out of its cluster for good, and delete its state.
+    Leave(Leave),
 }
 
 /// How to run a node.
@@ -189,6 +191,24 @@ pub enum LogFormat {
     Text,
     /// A JSON object a line.
     Json,
+}
+
+/// How to leave a cluster.
+#[derive(Clone, Debug, Args)]
+pub struct Leave {
+    /// The node's state directory. One that runs stops its tasks, its manager leaves the others, and
+    /// it ends.
+    #[arg(
+        short = 'd',
+        long,
+        value_name = "DIR",
+        env = "SWARM_STATE_DIR",
+        default_value = "./swarmkitstate"
+    )]
+    pub state_dir: PathBuf,
+    /// Leave even if the cluster loses its last manager or its quorum by that.
+    #[arg(short, long)]
+    pub force: bool,
 }
 
 /// How to run a whole cluster on this machine.

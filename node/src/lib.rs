@@ -10,10 +10,13 @@ pub mod control_socket;
 pub mod dev;
 mod executor;
 mod generic_resource;
+pub mod leave;
 mod locked;
 pub mod log;
+mod managing;
 mod node;
+mod renewal;
 pub mod run;
 pub mod state_dir;
 
-pub use node::{Config, Error, Join, Node};
+pub use node::{Config, End, Error, Join, Node};

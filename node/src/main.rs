@@ -6,7 +6,7 @@ use clap::Parser as _;
 use skep_agent::executor::process::launch;
 use skep_node::{
     args::{Cli, Command},
-    dev, log, run,
+    dev, leave, log, run,
 };
 
 /// Measured: with glibc's allocator a manager under load spends a tenth of its time on getting pages
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match cli.command {
                 Some(Command::Dev(args)) => Box::pin(dev::run(args, &cli.log)).await,
+                Some(Command::Leave(args)) => Box::pin(leave::run(args)).await,
                 Some(Command::Launch) | None => Box::pin(run::run(cli.run)).await,
             }
         })

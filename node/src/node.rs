@@ -1,34 +1,26 @@
 //! A node: founds, joins or resumes its cluster, then runs what its certificate says.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod entering;
+
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use skep_agent::{Agent, OnStop, executor::Executor};
-use skep_manager::{
-    leader::Founding,
-    manager::{self, Ended, Entry, Manager},
-};
-use skep_proto::{
-    id,
-    v1::{Cluster, GenericResource, Peer, node_spec::Availability},
-};
-use skep_security::{
-    Credentials, DEFAULT_NODE_CERT_EXPIRY, Dial, Identity, JoinToken, Kek, NodeKey, Role, RootCa,
-    Tls, UnlockKey, join,
-};
-use skep_store::{Kind, Route};
-use tokio::net::{TcpListener, UnixListener};
+use skep_manager::manager::{self, Manager};
+use skep_proto::v1::{GenericResource, Peer, node_spec::Availability};
+use skep_security::{Credentials, Dial, Identity, Tls, UnlockKey};
+use tokio::{sync::oneshot, task::JoinSet};
+use tonic::Status;
 use tracing::{info, warn};
 
 use crate::{
-    address, control_socket, locked,
+    control_socket,
+    leave::{self, Desk},
+    locked,
+    managing::{Managing, Places},
+    renewal::{Renewal, Standing, others},
     state_dir::{self, StateDir},
 };
+use entering::{Member, enrols_again, enter, finish_founding, found, remove_mark, resume};
 
 /// What a node is started with.
 pub struct Config {
@@ -115,19 +107,30 @@ pub enum Error {
 /// A running node. Dropping it ends everything at once, as a crash would; its tasks run on.
 #[derive(Debug)]
 pub struct Node {
-    identity: Identity,
     tls: Tls,
-    advertise_addr: Option<String>,
-    /// Before the state directory: the lock is the last to go.
+    managing: Managing,
     agent: Agent,
-    manager: Option<Manager>,
-    control_socket: PathBuf,
+    /// Renews the certificate.
+    tasks: JoinSet<()>,
+    desk: Desk,
+    /// Waits for the node to have left.
+    leaving: Option<oneshot::Sender<Result<(), Status>>>,
+    /// The last: its lock goes when all else is gone.
     state_dir: StateDir,
+}
+
+/// Why a node does not run any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// A part has failed in a way that it cannot go on from; the text says how.
+    Failed(String),
+    /// It was told to leave its cluster, and its manager has: [`Node::leave`] does the rest.
+    Left,
 }
 
 impl Node {
     /// Starts a node. When this returns it is a member of its cluster; its session with a manager
-    /// may still be on the way ([`Agent::ready`]).
+    /// may still be on the way ([`Agent::ready`]). It has to be driven ([`Self::run`]).
     pub async fn start(config: Config) -> Result<Self, Error> {
         let state_dir = StateDir::open(&config.state_dir)?;
         let loaded = match Credentials::load(&state_dir.certificates(), config.unlock_key.as_ref())
@@ -137,18 +140,24 @@ impl Node {
         };
         let founds =
             matches!(loaded, Some(None)) && config.join.is_none() && !config.force_new_cluster;
-        let mut doors = match Doors::open(&config).await {
+        let places = Places::of(&config);
+        let mut doors = match places.open().await {
             // Only who joins may turn out to be a worker, which does without.
             Err(err) if founds || loaded.is_none() => return Err(err),
             doors => doors,
         };
         let loaded = match (loaded, &mut doors) {
-            (None, Ok((_, _, control))) => {
-                Some(locked::until_unlocked(control, &state_dir.certificates()).await?)
+            (None, Ok(doors)) => {
+                let certificates = state_dir.certificates();
+                Some(locked::until_unlocked(&mut doors.control, &certificates).await?)
             }
             (loaded, _) => loaded.flatten(),
         };
         let member = match loaded {
+            Some((credentials, _)) if enrols_again(&config, &credentials)? => {
+                let how = config.join.as_ref().expect("enrols_again has seen it");
+                enter(&config, &state_dir, how).await?
+            }
             Some((credentials, key)) => resume(&config, &state_dir, credentials, key)?,
             None if config.force_new_cluster => {
                 let path = state_dir.path().to_owned();
@@ -165,78 +174,88 @@ impl Node {
             entry,
             founding,
         } = member;
-        let identity = tls.current().identity().clone();
-        let mut managers: Vec<_> = config
-            .join
-            .iter()
-            .map(|join| Peer {
-                node_id: String::new(),
-                addr: join.addr.clone(),
-            })
-            .collect();
-        let (mut manager, mut advertise_addr) = (None, None);
-        let removed = state_dir.removed_mark().exists();
-        if removed {
+        let node_id = tls.current().identity().node_id.clone();
+        let standing = Standing::new(state_dir.removed_mark());
+        let mut managing = Managing {
+            tls: tls.clone(),
+            key: key.clone(),
+            standing: standing.clone(),
+            places,
+            state_dir: state_dir.path().to_owned(),
+            raft_dir: state_dir.raft(),
+            manager: None,
+            advertise_addr: None,
+        };
+        let peer = config.join.as_ref().map(|join| join.addr.as_str());
+        if managing.wanted() {
+            match managing.start(doors?, entry, peer).await {
+                Ok(manager) if founding => finish_founding(&state_dir, &tls, &key, manager).await?,
+                // It was promoted, and ended before it was taken in. It is driven there later.
+                Err(Error::Manager(manager::Error::NotTakenIn))
+                    if !others(state_dir.path(), &node_id).is_empty() => {}
+                started => drop(started?),
+            }
+            if managing.manager.is_some() {
+                remove_mark(&state_dir, &state_dir.joining_mark())?;
+            }
+        } else if state_dir.raft().exists() {
             // It may have been in the middle of this.
-            remove_log(&state_dir)?;
+            managing.remove_log().await?;
+        }
+        if standing.removed() {
             warn!(
-                node = identity.node_id,
-                "the manager of this node was removed from its cluster; it goes on as a worker. To \
-                 make it a manager again, remove its node, empty the state directory and join anew"
+                node = node_id,
+                "the manager of this node was removed from its cluster; the node goes on as a worker \
+                 until it has a certificate that says what it is now"
             );
         }
-        if identity.role == Role::Manager && !removed {
-            let (listener, listening, control) = doors?;
-            let peer = config.join.as_ref().map(|join| join.addr.as_str());
-            let addr = address::advertised(config.advertise_addr.as_deref(), listening, peer)
-                .map_err(Error::Address)?;
-            info!(node = identity.node_id, addr, "starting manager");
-            let started = Manager::start(manager::Config {
-                tls: tls.clone(),
-                key: key.clone(),
-                raft_dir: state_dir.raft(),
-                advertise_addr: addr.clone(),
-                listener,
-                control,
-                entry,
-            });
-            let started = Box::pin(started).await?;
-            if founding {
-                finish_founding(&state_dir, &tls, &key, &started).await?;
-            }
-            remove_mark(&state_dir, &state_dir.joining_mark())?;
-            managers = vec![Peer {
-                node_id: identity.node_id.clone(),
-                addr: addr.clone(),
-            }];
-            manager = Some(started);
-            advertise_addr = Some(addr);
-        }
+        let (known_id, known_addr) = match (&managing.advertise_addr, peer) {
+            (Some(own), _) => (node_id.as_str(), Some(own.as_str())),
+            (None, peer) => ("", peer),
+        };
         let agent = Agent::start(skep_agent::Config {
-            node_id: identity.node_id.clone(),
+            node_id: node_id.clone(),
             state_dir: state_dir.path().to_owned(),
             hostname: config.hostname,
             tls: tls.clone(),
             executor: config.executor,
-            managers,
+            managers: known_addr
+                .map(|addr| Peer {
+                    node_id: known_id.to_owned(),
+                    addr: addr.to_owned(),
+                })
+                .into_iter()
+                .collect(),
             labels: BTreeMap::new(),
             generic_resources: config.generic_resources,
             on_stop: config.on_stop,
         })?;
-        Ok(Self {
-            identity,
-            tls,
-            advertise_addr,
-            agent,
-            manager,
+        let renewal = Renewal {
+            tls: tls.clone(),
+            key,
+            dialer: config.dialer,
+            standing,
+            session: agent.session(),
             control_socket: config.listen_control_api,
+            state_dir: state_dir.path().to_owned(),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(renewal.run());
+        let desk = Desk::open(&state_dir, tls.clone());
+        Ok(Self {
+            tls,
+            managing,
+            agent,
+            tasks,
+            desk,
+            leaving: None,
             state_dir,
         })
     }
 
     /// Who this node is.
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    pub fn identity(&self) -> Identity {
+        self.tls.current().identity().clone()
     }
 
     /// Its certificate and how it dials.
@@ -251,267 +270,84 @@ impl Node {
 
     /// Its manager, if it is one.
     pub fn manager(&self) -> Option<&Manager> {
-        self.manager.as_ref()
+        self.managing.manager.as_ref()
     }
 
     /// Where others reach its manager.
     pub fn advertise_addr(&self) -> Option<&str> {
-        self.advertise_addr.as_deref()
+        self.managing.advertise_addr.as_deref()
     }
 
-    /// Waits until a part has failed in a way that it cannot go on from, and says how. A manager that was
-    /// removed from its cluster is none: this node goes on without it.
-    pub async fn failed(&mut self) -> String {
+    /// Waits until its manager runs, while someone else drives the node.
+    pub fn manages(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut standing = self.managing.standing.subscribe();
+        async move {
+            if standing.wait_for(|state| state.manages).await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Drives the node: its manager is started when the node is promoted, and ended when it is demoted.
+    /// Returns when the node cannot go on, or is to leave.
+    pub async fn run(&mut self) -> End {
         loop {
-            let manager = async {
-                match &self.manager {
-                    Some(manager) => manager.stopped().await,
-                    None => std::future::pending().await,
+            let order = tokio::select! {
+                reason = self.managing.follow() => return End::Failed(reason),
+                err = self.agent.broken() => return End::Failed(err.to_string()),
+                Some(ended) = self.tasks.join_next() => {
+                    let reason = ended.err().map_or_else(String::new, |err| format!(": {err}"));
+                    return End::Failed(format!("the renewal of certificates has ended{reason}"));
                 }
+                order = self.desk.order() => order,
             };
-            let ended = tokio::select! {
-                ended = manager => ended,
-                err = self.agent.broken() => return err.to_string(),
-            };
-            match ended {
-                Ended::Failed(reason) => return reason,
-                Ended::Removed => {
-                    if let Err(err) = self.step_down().await {
-                        return err.to_string();
-                    }
+            info!(
+                force = order.force,
+                "this node is told to leave its cluster"
+            );
+            match Box::pin(leave::resign(&self.managing, order.force)).await {
+                Ok(()) => {
+                    self.leaving = Some(order.done);
+                    return End::Left;
+                }
+                Err(refusal) => {
+                    warn!(reason = refusal.message(), "this node does not leave");
+                    let _ = order.done.send(Err(refusal));
                 }
             }
         }
     }
 
-    /// Ends the manager and deletes what it has stored.
-    async fn step_down(&mut self) -> Result<(), state_dir::Error> {
-        warn!(
-            node = self.identity.node_id,
-            "this manager was removed from its cluster; its raft data is deleted and the node goes on \
-             as a worker"
-        );
-        // Before anything is gone: if this is broken off, the next start does the rest.
-        fs::write(self.state_dir.removed_mark(), "")
-            .map_err(|source| unusable(&self.state_dir, source))?;
-        if let Some(manager) = self.manager.take() {
-            Box::pin(manager.stop()).await;
+    /// Ends the node for good: its tasks are stopped, and its state is deleted.
+    pub async fn leave(mut self) -> Result<(), Error> {
+        self.tasks.shutdown().await;
+        self.agent.leave().await;
+        if let Some(manager) = self.managing.manager.take() {
+            manager.stop().await;
         }
-        control_socket::remove(&self.control_socket);
-        remove_log(&self.state_dir)
+        // Also waits for what is still being saved.
+        let removed = self.managing.remove_log().await;
+        let wiped = removed.and_then(|()| self.state_dir.wipe());
+        if let Some(leaving) = self.leaving {
+            let outcome = match &wiped {
+                Ok(()) => Ok(()),
+                Err(error) => Err(Status::internal(error.to_string())),
+            };
+            let _ = leaving.send(outcome);
+        }
+        self.desk.close().await;
+        info!("this node has left its cluster");
+        Ok(wiped?)
     }
 
     /// Stops the agent, then the manager.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
         self.agent.stop().await;
-        if let Some(manager) = self.manager {
+        if let Some(manager) = self.managing.manager.take() {
             manager.stop().await;
         }
+        self.desk.close().await;
+        control_socket::remove(&self.state_dir.local_socket());
     }
-}
-
-/// The listeners of a manager. They are opened before anything is asked of the cluster, so that a
-/// port in use is found out first; a worker does without them.
-struct Doors;
-
-impl Doors {
-    async fn open(config: &Config) -> Result<(TcpListener, SocketAddr, UnixListener), Error> {
-        let addr = &config.listen_remote_api;
-        let failed = |source| Error::Listen {
-            addr: addr.clone(),
-            source,
-        };
-        let listener = TcpListener::bind(addr).await.map_err(failed)?;
-        let listening = listener.local_addr().map_err(failed)?;
-        Ok((
-            listener,
-            listening,
-            control_socket::bind(&config.listen_control_api)?,
-        ))
-    }
-}
-
-/// A member of a cluster, and how its manager gets into it, should it be one.
-struct Member {
-    tls: Tls,
-    key: NodeKey,
-    entry: Entry,
-    founding: bool,
-}
-
-/// Makes a new cluster. Nothing of it counts before [`finish_founding`].
-fn found(config: &Config, state_dir: &StateDir) -> Result<Member, Error> {
-    discard_unfinished(state_dir)?;
-    fs::write(state_dir.founding_mark(), "").map_err(|source| unusable(state_dir, source))?;
-    let ca = RootCa::generate()?;
-    let identity = Identity {
-        node_id: id::random(),
-        role: Role::Manager,
-        cluster_id: id::random(),
-    };
-    info!(cluster = identity.cluster_id, "founding a new cluster");
-    let credentials = Credentials::self_issue(&ca, &identity, DEFAULT_NODE_CERT_EXPIRY)?;
-    let key = NodeKey::new(&state_dir.certificates(), &credentials, Kek::default())?;
-    Ok(Member {
-        tls: Tls::with_dialer(credentials, config.dialer.clone()),
-        key,
-        entry: Entry::Found(Founding {
-            ca,
-            availability: config.availability,
-        }),
-        founding: true,
-    })
-}
-
-/// Waits until the cluster is in the log, then saves the certificate: from here on there is one.
-async fn finish_founding(
-    state_dir: &StateDir,
-    tls: &Tls,
-    key: &NodeKey,
-    manager: &Manager,
-) -> Result<(), Error> {
-    let (mut snapshot, mut subscription) = manager.store().watch([Route::Kind(Kind::Cluster)]);
-    while snapshot.count::<Cluster>() == 0 {
-        tokio::select! {
-            _ = subscription.next() => snapshot = manager.store().snapshot(),
-            ended = manager.stopped() => {
-                let reason = match ended {
-                    Ended::Failed(reason) => reason,
-                    Ended::Removed => "it was removed".to_owned(),
-                };
-                return Err(Error::Address(reason));
-            }
-        }
-    }
-    key.save(&tls.current())?;
-    remove_mark(state_dir, &state_dir.founding_mark())
-}
-
-/// Removes what is left of a founding that was broken off. A log that is something else, without
-/// the certificate of its node, is not touched.
-fn discard_unfinished(state_dir: &StateDir) -> Result<(), Error> {
-    let raft = state_dir.raft();
-    if raft.exists() {
-        if !state_dir.founding_mark().exists() {
-            return Err(state_dir::Error::NoCertificate {
-                path: state_dir.path().to_owned(),
-            }
-            .into());
-        }
-        fs::remove_dir_all(&raft).map_err(|source| unusable(state_dir, source))?;
-    }
-    remove_mark(state_dir, &state_dir.joining_mark())?;
-    remove_mark(state_dir, &state_dir.founding_mark())
-}
-
-fn remove_mark(state_dir: &StateDir, mark: &Path) -> Result<(), Error> {
-    match fs::remove_file(mark) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(unusable(state_dir, source).into())
-        }
-        _ => Ok(()),
-    }
-}
-
-fn remove_log(state_dir: &StateDir) -> Result<(), state_dir::Error> {
-    match fs::remove_dir_all(state_dir.raft()) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(unusable(state_dir, source)),
-        _ => Ok(()),
-    }
-}
-
-fn unusable(state_dir: &StateDir, source: io::Error) -> state_dir::Error {
-    state_dir::Error::Unusable {
-        path: state_dir.path().to_owned(),
-        source,
-    }
-}
-
-/// Joins a cluster: gets a certificate from one of its managers.
-async fn enter(config: &Config, state_dir: &StateDir, how: &Join) -> Result<Member, Error> {
-    let token = how.token.as_ref().ok_or_else(|| Error::NoToken {
-        addr: how.addr.clone(),
-    })?;
-    let token: JoinToken = token.parse()?;
-    discard_unfinished(state_dir)?;
-    let joined = join::join(
-        config.dialer.clone(),
-        &how.addr,
-        &token,
-        config.availability,
-    );
-    let credentials = Box::pin(joined).await?;
-    // Only managers know the unlock key, so only they can be locked.
-    let kek = match credentials.identity().role {
-        Role::Manager => {
-            let asked = join::unlock_key(config.dialer.clone(), &how.addr, &credentials);
-            Box::pin(asked).await?
-        }
-        Role::Worker => Kek::default(),
-    };
-    if credentials.identity().role == Role::Manager {
-        // Before the certificate: whoever has that one does not ask for another.
-        fs::write(state_dir.joining_mark(), &how.addr)
-            .map_err(|source| unusable(state_dir, source))?;
-    }
-    let key = NodeKey::new(&state_dir.certificates(), &credentials, kek)?;
-    key.save(&credentials)?;
-    info!(node = credentials.identity().node_id, role = ?credentials.identity().role, "joined");
-    let entry = Entry::Join(how.addr.clone());
-    let tls = Tls::with_dialer(credentials, config.dialer.clone());
-    Ok(Member {
-        tls,
-        key,
-        entry,
-        founding: false,
-    })
-}
-
-/// Goes on without the other managers, if there is something to go on from.
-fn alone(state_dir: &StateDir, credentials: &Credentials) -> Result<Entry, Error> {
-    let path = state_dir.path().to_owned();
-    if credentials.identity().role != Role::Manager {
-        return Err(Error::ForcedWorker { path });
-    }
-    // Opening the log would make one.
-    if !state_dir.raft().exists() {
-        return Err(Error::NothingToForce { path });
-    }
-    Ok(Entry::Alone)
-}
-
-/// Comes back to the cluster that the certificate is of.
-fn resume(
-    config: &Config,
-    state_dir: &StateDir,
-    credentials: Credentials,
-    key: NodeKey,
-) -> Result<Member, Error> {
-    if let Some(token) = config.join.as_ref().and_then(|how| how.token.as_ref()) {
-        let token: JoinToken = token.parse()?;
-        if !token.pins(credentials.root_pem()) {
-            return Err(Error::OtherCluster {
-                path: state_dir.path().to_owned(),
-            });
-        }
-        info!("already a member of this cluster; resuming");
-    }
-    remove_mark(state_dir, &state_dir.founding_mark())?;
-    let entry = match &config.join {
-        _ if config.force_new_cluster => alone(state_dir, &credentials)?,
-        Some(how) => Entry::Join(how.addr.clone()),
-        // It may have been broken off while it was being taken in.
-        None => match fs::read_to_string(state_dir.joining_mark()) {
-            Ok(addr) => Entry::Join(addr),
-            Err(err) if err.kind() == io::ErrorKind::NotFound => Entry::Resume,
-            Err(source) => return Err(unusable(state_dir, source).into()),
-        },
-    };
-    let tls = Tls::with_dialer(credentials, config.dialer.clone());
-    Ok(Member {
-        tls,
-        key,
-        entry,
-        founding: false,
-    })
 }

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
 use crate::{
-    Config, Join, Node, address,
+    Config, End, Join, Node, address,
     args::{self, Run},
     control_socket, executor, generic_resource,
 };
@@ -47,10 +47,19 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
         control_socket::remove(&socket);
     }
     let mut node = started?;
-    let reason = tokio::select! {
+    let end = tokio::select! {
         () = &mut asked => None,
-        reason = node.failed() => Some(reason),
+        end = node.run() => Some(end),
     };
+    if let Some(End::Left) = end {
+        // Its tasks have their grace periods. Whoever does not want to wait asks once more.
+        let left = tokio::select! {
+            left = Box::pin(node.leave()) => left,
+            () = &mut asked => bail!("stopped while it was leaving; use `swarmd leave` once more"),
+        };
+        control_socket::remove(&socket);
+        return Ok(left?);
+    }
     info!("stopping");
     if tokio::time::timeout(STOP_DEADLINE, Box::pin(node.stop()))
         .await
@@ -59,9 +68,9 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
         bail!("stopping took longer than {STOP_DEADLINE:?}; given up");
     }
     control_socket::remove(&socket);
-    match reason {
-        Some(reason) => bail!(reason),
-        None => Ok(()),
+    match end {
+        Some(End::Failed(reason)) => bail!(reason),
+        _ => Ok(()),
     }
 }
 

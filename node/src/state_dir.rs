@@ -95,6 +95,31 @@ impl StateDir {
         self.path.join("certificates")
     }
 
+    /// Where a running node is told to leave.
+    pub fn local_socket(&self) -> PathBuf {
+        local_socket(&self.path)
+    }
+
+    /// Deletes everything that was kept, but for the lock.
+    pub fn wipe(&self) -> Result<(), Error> {
+        let wiped = || {
+            // What needs the certificate goes before it: a start half-way through says what is wrong.
+            remove(&self.raft())?;
+            remove(&self.certificates())?;
+            for entry in fs::read_dir(&self.path)? {
+                let path = entry?.path();
+                if path != lock_path(&self.path) {
+                    remove(&path)?;
+                }
+            }
+            Ok(())
+        };
+        wiped().map_err(|source| Error::Unusable {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
     /// Where a manager's log is.
     pub fn raft(&self) -> PathBuf {
         self.path.join("raft")
@@ -128,6 +153,24 @@ pub fn owner(path: &Path) -> Option<i32> {
     match lock.try_lock() {
         Err(TryLockError::WouldBlock) => read_pid(&mut lock).parse().ok(),
         _ => None,
+    }
+}
+
+/// The socket on which the node with the state directory at `path` is told to leave.
+pub fn local_socket(path: &Path) -> PathBuf {
+    path.join("local.sock")
+}
+
+/// Deletes a file or directory, if it is there.
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -6,6 +6,8 @@
 #[path = "dev/wait.rs"]
 mod wait;
 
+#[path = "cli/leave.rs"]
+mod leave;
 #[path = "cli/recovery.rs"]
 mod recovery;
 

@@ -235,17 +235,30 @@ impl Cluster {
     /// cluster. From then on the node is a worker.
     pub async fn steps_down(&mut self, name: &str) {
         let host = self.host(name);
-        let (mark, log) = (host.state_dir.join("removed"), host.state_dir.join("raft"));
+        let (socket, log) = (host.socket(), host.state_dir.join("raft"));
         let (_, node) = host.running.as_mut().unwrap();
         let stepped_down = eventually("the manager's end", async || {
-            (mark.exists() && !log.exists()).then_some(())
+            (!socket.exists() && !log.exists()).then_some(())
         });
         tokio::select! {
-            reason = Box::pin(node.failed()) => panic!("{name}: {reason}"),
+            end = Box::pin(node.run()) => panic!("{name}: {end:?}"),
             () = stepped_down => {}
         }
         assert!(node.manager().is_none());
         host.manager = false;
+    }
+
+    /// Runs a node, as a daemon does, until it is a manager.
+    pub async fn becomes_manager(&mut self, name: &str) {
+        let host = self.host(name);
+        let (_, node) = host.running.as_mut().unwrap();
+        let manages = tokio::time::timeout(PATIENCE, node.manages());
+        tokio::select! {
+            end = Box::pin(node.run()) => panic!("{name}: {end:?}"),
+            started = manages => started.unwrap(),
+        }
+        assert!(node.manager().is_some());
+        host.manager = true;
     }
 
     /// Asks for a node to become a worker.
@@ -254,14 +267,30 @@ impl Cluster {
             .await;
     }
 
+    /// Asks for a node to become a manager.
+    pub async fn promote(&self, name: &str) {
+        self.retry("promotion", async |_| {
+            self.try_role(name, NodeRole::Manager).await
+        })
+        .await;
+    }
+
     /// Asks once for a node to become a worker.
     pub async fn try_demote(
         &self,
         name: &str,
     ) -> Result<tonic::Response<UpdateNodeResponse>, Status> {
+        self.try_role(name, NodeRole::Worker).await
+    }
+
+    async fn try_role(
+        &self,
+        name: &str,
+        role: NodeRole,
+    ) -> Result<tonic::Response<UpdateNodeResponse>, Status> {
         let node = self.node_object(name).await;
         let mut spec = node.spec().clone();
-        spec.set_desired_role(NodeRole::Worker);
+        spec.set_desired_role(role);
         let request = UpdateNodeRequest {
             node_id: node.id.clone(),
             node_version: node.meta().version,
@@ -301,15 +330,6 @@ impl Cluster {
     /// Takes the raft log of a node that does not run.
     pub fn wipe(&self, name: &str) {
         std::fs::remove_dir_all(self.state_dir(name).join("raft")).unwrap();
-    }
-
-    /// Starts a node again with the address of another manager to join, as its unit file would have it.
-    pub async fn restart_joining(&mut self, name: &str, through: &str) -> Result<(), String> {
-        let addr = self.host(through).listen.clone();
-        let cluster = self.object().await;
-        let token = Some(cluster.root_ca().join_tokens().manager.clone());
-        self.try_launch(name, Some(Join { addr, token }), false, None)
-            .await
     }
 
     /// Starts a node again that was killed or stopped.
@@ -355,7 +375,7 @@ impl Cluster {
 
     /// The node ID of a running node.
     pub fn id(&self, name: &str) -> String {
-        self.node(name).identity().node_id.clone()
+        self.node(name).identity().node_id
     }
 
     /// A running node.

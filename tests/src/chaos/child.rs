@@ -98,7 +98,7 @@ pub async fn run(args: Child) -> anyhow::Result<ExitCode> {
     loop {
         let order = tokio::select! {
             order = orders.next_line() => order?,
-            reason = node.failed() => anyhow::bail!(reason),
+            end = node.run() => anyhow::bail!("{end:?}"),
         };
         match order.as_deref() {
             None => return Ok(ExitCode::SUCCESS),

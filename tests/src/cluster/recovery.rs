@@ -1,12 +1,60 @@
-//! Nodes that come back in another way than they went.
+//! Nodes that come back in another way than they went, or go for good.
 
 use std::net::TcpListener;
 
-use skep_node::Join;
+use skep_node::{End, Join};
+use skep_proto::skep::{LeaveRequest, local_client::LocalClient};
+use tonic::Status;
 
-use super::{Cluster, eventually};
+use super::{Cluster, control, eventually};
 
 impl Cluster {
+    /// Starts a node again with the address of another manager to join, as its unit file would have it.
+    pub async fn restart_joining(&mut self, name: &str, through: &str) -> Result<(), String> {
+        let token = self.object().await.root_ca().join_tokens().manager.clone();
+        self.restart_with(name, through, token).await
+    }
+
+    /// Starts a node again with the address of another manager and a token.
+    pub async fn restart_with(
+        &mut self,
+        name: &str,
+        through: &str,
+        token: String,
+    ) -> Result<(), String> {
+        let addr = self.host(through).listen.clone();
+        let token = Some(token);
+        self.try_launch(name, Some(Join { addr, token }), false, None)
+            .await
+    }
+
+    /// Tells a node to leave, and runs it, as a daemon does, until it has and its state is deleted; or
+    /// says why it does not leave.
+    pub async fn leave(&mut self, name: &str, force: bool) -> Result<(), Status> {
+        let socket = self.state_dir(name).join("local.sock");
+        let channel = control::channel(&socket, false).await.unwrap();
+        let mut client = LocalClient::new(channel);
+        let (runtime, mut node) = self.host(name).running.take().unwrap();
+        let told = tokio::spawn(async move { client.leave(LeaveRequest { force }).await });
+        let mut told = std::pin::pin!(told);
+        let end = tokio::select! {
+            end = Box::pin(node.run()) => end,
+            answer = &mut told => {
+                self.host(name).running = Some((runtime, node));
+                return answer.unwrap().map(drop);
+            }
+        };
+        assert_eq!(end, End::Left, "{name}");
+        runtime
+            .spawn(Box::pin(node.leave()))
+            .await
+            .unwrap()
+            .unwrap();
+        told.await.unwrap()?;
+        runtime.shutdown_background();
+        Ok(())
+    }
+
     /// Starts a node that was killed or stopped at another address. `contact` is where a manager is
     /// now.
     pub async fn restart_elsewhere(&mut self, name: &str, contact: Option<String>) {

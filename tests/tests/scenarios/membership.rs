@@ -1,8 +1,16 @@
 //! Managers leave, are removed, lose their logs, and come back.
 
 use skep_proto::v1::{NodeRole, node_status::State, raft_member_status::Reachability};
+use skep_security::Role;
 use skep_tests::cluster::{Cluster, eventually};
 use tonic::Code;
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
 
 /// Waits until the node of `name` is called what it should be.
 async fn role_is(cluster: &Cluster, name: &str, role: NodeRole) {
@@ -75,6 +83,9 @@ async fn r28_a_manager_that_was_demoted_while_it_was_away_does_not_come_back_as_
     let away = cluster.follower().await;
     let id = cluster.id(&away);
     cluster.kill(&away).await;
+    let certificates = cluster.state_dir(&away).join("certificates");
+    let managers = tempfile::tempdir().unwrap();
+    copy(&certificates, managers.path());
     cluster.node_is(&away, State::Down).await;
     cluster.demote(&away).await;
     cluster.voters_are(2).await;
@@ -84,9 +95,14 @@ async fn r28_a_manager_that_was_demoted_while_it_was_away_does_not_come_back_as_
     cluster.steps_down(&away).await;
     cluster.node_is(&away, State::Ready).await;
     assert!(cluster.raft().await.member_of(&id).is_none());
-    // Nor does it without what it remembers.
+    // Nor does it without what it remembers, and with a manager's certificate.
+    eventually("its worker's certificate", async || {
+        (cluster.node(&away).identity().role == Role::Worker).then_some(())
+    })
+    .await;
     cluster.stop(&away).await;
-    std::fs::remove_file(cluster.state_dir(&away).join("removed")).unwrap();
+    assert!(!cluster.state_dir(&away).join("removed").exists());
+    copy(managers.path(), &certificates);
     let leader = cluster.leader().await;
     let refused = cluster.restart_joining(&away, &leader).await.unwrap_err();
     assert!(refused.contains("is to be a worker"), "{refused}");

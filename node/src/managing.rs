@@ -1,0 +1,228 @@
+//! The manager of a node: it runs while the certificate says that the node is one, and comes and goes
+//! without the agent noticing.
+
+use std::{fs, io, net::SocketAddr, path::PathBuf, time::Duration};
+
+use skep_manager::manager::{self, Ended, Entry, Manager};
+use skep_security::{NodeKey, Role, Tls};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    time::sleep,
+};
+use tracing::{info, warn};
+
+use crate::{
+    address, control_socket,
+    node::{Config, Error},
+    renewal::{Standing, others},
+    state_dir,
+};
+
+/// Pauses between attempts of a promoted node to become a member: the first, and the longest.
+const RETRY: Duration = Duration::from_secs(1);
+const MAX_RETRY: Duration = Duration::from_secs(30);
+
+/// The listeners of a manager. They are opened before anything is asked of the cluster, so that a
+/// port in use is found out first; a worker does without them.
+pub(crate) struct Doors {
+    listener: TcpListener,
+    listening: SocketAddr,
+    pub(crate) control: UnixListener,
+}
+
+/// Where a manager listens, and what it says about that.
+#[derive(Debug)]
+pub(crate) struct Places {
+    listen_remote_api: String,
+    advertise_addr: Option<String>,
+    pub(crate) control_socket: PathBuf,
+}
+
+impl Places {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            listen_remote_api: config.listen_remote_api.clone(),
+            advertise_addr: config.advertise_addr.clone(),
+            control_socket: config.listen_control_api.clone(),
+        }
+    }
+
+    pub(crate) async fn open(&self) -> Result<Doors, Error> {
+        let addr = &self.listen_remote_api;
+        let failed = |source| Error::Listen {
+            addr: addr.clone(),
+            source,
+        };
+        let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        let listening = listener.local_addr().map_err(failed)?;
+        let control = control_socket::bind(&self.control_socket)?;
+        Ok(Doors {
+            listener,
+            listening,
+            control,
+        })
+    }
+}
+
+/// The owner of the manager.
+#[derive(Debug)]
+pub(crate) struct Managing {
+    pub(crate) tls: Tls,
+    pub(crate) key: NodeKey,
+    pub(crate) standing: Standing,
+    pub(crate) places: Places,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) raft_dir: PathBuf,
+    pub(crate) manager: Option<Manager>,
+    /// Where others reach it, or did.
+    pub(crate) advertise_addr: Option<String>,
+}
+
+impl Managing {
+    /// Whether there is to be a manager.
+    pub(crate) fn wanted(&self) -> bool {
+        self.tls.current().identity().role == Role::Manager && !self.standing.removed()
+    }
+
+    /// Starts the manager. `peer` is some other one.
+    pub(crate) async fn start(
+        &mut self,
+        doors: Doors,
+        entry: Entry,
+        peer: Option<&str>,
+    ) -> Result<&Manager, Error> {
+        let advertised = self.places.advertise_addr.as_deref();
+        let addr =
+            address::advertised(advertised, doors.listening, peer).map_err(Error::Address)?;
+        let node = self.tls.current().identity().node_id.clone();
+        info!(node, addr, "starting manager");
+        let started = Manager::start(manager::Config {
+            tls: self.tls.clone(),
+            key: self.key.clone(),
+            raft_dir: self.raft_dir.clone(),
+            advertise_addr: addr.clone(),
+            listener: doors.listener,
+            control: doors.control,
+            entry,
+        });
+        let started = Box::pin(started).await?;
+        self.advertise_addr = Some(addr);
+        let manager = self.manager.insert(started);
+        self.standing.set_manages(true);
+        Ok(manager)
+    }
+
+    /// Starts and ends the manager as the certificate says, until it fails in a way that the node
+    /// cannot go on from. Says how.
+    pub(crate) async fn follow(&mut self) -> String {
+        let mut credentials = self.tls.subscribe();
+        let mut standing = self.standing.subscribe();
+        loop {
+            credentials.mark_unchanged();
+            standing.mark_unchanged();
+            let ended = match (&self.manager, self.wanted()) {
+                (Some(manager), true) => tokio::select! {
+                    ended = manager.stopped() => Some(ended),
+                    _ = credentials.changed() => None,
+                    _ = standing.changed() => None,
+                },
+                (Some(_), false) => Some(Ended::Removed),
+                (None, true) => {
+                    let demoted = credentials.wait_for(|new| new.identity().role == Role::Worker);
+                    tokio::select! {
+                        () = Box::pin(self.promote()) => {}
+                        _ = demoted => info!("this node is not to be a manager after all"),
+                    }
+                    None
+                }
+                (None, false) => {
+                    tokio::select! {
+                        _ = credentials.changed() => {}
+                        _ = standing.changed() => {}
+                    }
+                    None
+                }
+            };
+            match ended {
+                None => {}
+                Some(Ended::Failed(reason)) => return reason,
+                Some(Ended::Removed) => {
+                    if let Err(error) = self.step_down().await {
+                        return error.to_string();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has this node taken in as a manager by those that its agent knows, however long that takes.
+    async fn promote(&mut self) {
+        let own = self.tls.current().identity().node_id.clone();
+        let mut pause = RETRY;
+        loop {
+            let peers = others(&self.state_dir, &own);
+            if let Some(peer) = peers.get(rand::random_range(0..peers.len().max(1))) {
+                match self.enter(&peer.addr).await {
+                    Ok(()) => return info!(node = own, "this node is a manager now"),
+                    Err(error) => warn!(
+                        %error, manager = peer.addr, ?pause,
+                        "this node is to be a manager, and is not taken in yet"
+                    ),
+                }
+            } else {
+                warn!("this node is to be a manager, and knows no other one that could take it in");
+            }
+            sleep(pause).await;
+            pause = (2 * pause).min(MAX_RETRY);
+        }
+    }
+
+    async fn enter(&mut self, addr: &str) -> Result<(), Error> {
+        let doors = self.places.open().await?;
+        let entry = Entry::Join(addr.to_owned());
+        self.start(doors, entry, Some(addr)).await.map(drop)
+    }
+
+    /// Ends the manager and deletes what it has stored.
+    async fn step_down(&mut self) -> Result<(), state_dir::Error> {
+        let current = self.tls.current();
+        warn!(
+            node = current.identity().node_id,
+            "this manager was removed from its cluster; its raft data is deleted and the node goes on \
+             as a worker"
+        );
+        if current.identity().role == Role::Manager {
+            // Before anything is gone: if this is broken off, the next start does the rest.
+            self.standing
+                .set_removed()
+                .map_err(|source| self.unusable(source))?;
+        }
+        if let Some(manager) = self.manager.take() {
+            self.standing.set_manages(false);
+            Box::pin(manager.stop()).await;
+        }
+        control_socket::remove(&self.places.control_socket);
+        self.remove_log().await
+    }
+
+    /// Deletes the log of a manager that is none any more, and the keys of that.
+    pub(crate) async fn remove_log(&self) -> Result<(), state_dir::Error> {
+        let (raft_dir, key) = (self.raft_dir.clone(), self.key.clone());
+        let removed = tokio::task::spawn_blocking(move || {
+            match fs::remove_dir_all(&raft_dir) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(source),
+                _ => {}
+            }
+            key.remove_data_keys().map_err(io::Error::other)
+        });
+        let removed = removed.await.unwrap_or_else(|error| Err(error.into()));
+        removed.map_err(|source| self.unusable(source))
+    }
+
+    fn unusable(&self, source: io::Error) -> state_dir::Error {
+        state_dir::Error::Unusable {
+            path: self.state_dir.clone(),
+            source,
+        }
+    }
+}
