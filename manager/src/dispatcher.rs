@@ -166,7 +166,7 @@ impl Drop for Active<'_> {
 }
 
 /// Node ID of the caller, and the IP address it calls from if that is known.
-fn caller<T>(request: &Request<T>) -> Result<(String, Option<String>), Status> {
+pub(crate) fn caller<T>(request: &Request<T>) -> Result<(String, Option<String>), Status> {
     let caller = request.extensions().get::<Caller>();
     let identity = caller.and_then(|caller| caller.identity.as_ref());
     let (Some(caller), Some(identity)) = (caller, identity) else {

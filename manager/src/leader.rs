@@ -27,6 +27,7 @@ use tracing::{Instrument as _, error, info, info_span};
 use crate::{
     ca::{Signer, external, rotation::Rotation},
     dispatcher::Dispatcher,
+    logbroker::LogBroker,
     reconcile::{Reconciler, drive},
     reconcilers,
     roles::{self, Group},
@@ -52,6 +53,7 @@ pub(crate) struct Leader {
     pub(crate) store: Store,
     pub(crate) tls: Tls,
     pub(crate) dispatcher: Dispatcher,
+    pub(crate) log_broker: LogBroker,
     pub(crate) status: watch::Receiver<RaftStatus>,
     pub(crate) group: Arc<dyn Group>,
 }
@@ -88,6 +90,8 @@ impl Leader {
             let _ = timeout(RESTART, self.ended(term, &cancel)).await;
             return;
         }
+        // Before the dispatcher: a node that has a session listens for subscriptions at once.
+        let log_broker = self.log_broker.begin();
         let mut parts = JoinSet::new();
         let dispatcher = self.dispatcher.clone();
         let dispatcher_cancel = cancel.clone();
@@ -127,6 +131,7 @@ impl Leader {
             }
         }
         cancel.cancel();
+        drop(log_broker);
         while let Some(ended) = parts.join_next().await {
             report(ended);
         }
@@ -307,6 +312,7 @@ mod tests {
             store: store.clone(),
             tls: Tls::new(credentials),
             dispatcher: Dispatcher::new(store.clone(), members, "n1"),
+            log_broker: LogBroker::new(store.clone()),
             status: receiver,
             group: Arc::new(Nobody),
         };

@@ -10,7 +10,8 @@ use skep_proto::{
     v1::{
         JoinResponse, RaftMember, ca_server::CaServer, control_server::ControlServer,
         dispatcher_server::DispatcherServer, health_server::HealthServer,
-        node_ca_server::NodeCaServer, watch_server::WatchServer,
+        log_broker_server::LogBrokerServer, logs_server::LogsServer, node_ca_server::NodeCaServer,
+        watch_server::WatchServer,
     },
 };
 use skep_raft::{
@@ -37,6 +38,7 @@ use crate::{
     dispatcher::Dispatcher,
     keys::KeyManager,
     leader::{Founding, Leader},
+    logbroker::LogBroker,
     server::{
         Health, RaftStatusService, Unlocked,
         admission::Admission,
@@ -50,6 +52,13 @@ use crate::{
 /// How long calls may take to end when a manager stops. Streams that are passed on to the leader do
 /// not end by themselves; their agents go to another manager when they are cut off.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// What a caller may have on the way to us on one connection, in bytes. A call that is not read holds
+/// its stream's megabyte of it (HTTP/2 counts per stream and per connection), and a node's heartbeats
+/// share the connection with its logs, which nobody may be reading at all. Those are at most
+/// [`MAX_SUBSCRIPTIONS`](crate::logbroker::MAX_SUBSCRIPTIONS).
+const CONNECTION_WINDOW: u32 = 2 * (crate::logbroker::MAX_SUBSCRIPTIONS as u32) * STREAM_WINDOW;
+const STREAM_WINDOW: u32 = 1024 * 1024;
 
 /// How long a manager that was not taken in for lack of a leader asks again, and how often.
 const JOIN_PATIENCE: Duration = Duration::from_secs(30);
@@ -204,6 +213,7 @@ impl Manager {
             stop.run_until_cancelled(trusting).await;
         });
         let dispatcher = Dispatcher::new(store.clone(), members, identity.node_id.clone());
+        let log_broker = LogBroker::new(store.clone());
         let routes = {
             let ca = Ca::new(store.clone(), tls.clone());
             let raft_status = status.clone();
@@ -213,6 +223,8 @@ impl Manager {
             Routes::new(ControlServer::new(control))
                 .add_service(WatchServer::new(watch))
                 .add_service(DispatcherServer::new(dispatcher.clone()))
+                .add_service(LogsServer::new(log_broker.clone()))
+                .add_service(LogBrokerServer::new(log_broker.clone()))
                 .add_service(RaftStatusServer::new(RaftStatusService::new(
                     status.clone(),
                 )))
@@ -225,6 +237,7 @@ impl Manager {
             store: store.clone(),
             tls: tls.clone(),
             dispatcher,
+            log_broker,
             status: status.clone(),
             group: Arc::new(raft.clone()),
         };
@@ -443,6 +456,8 @@ async fn serve<I, IO>(
         .into_inner();
     let served = Server::builder()
         .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .layer(layers)

@@ -76,8 +76,19 @@ pub struct LeaderProxy {
     door: Door,
     status: watch::Receiver<RaftStatus>,
     tls: Tls,
-    /// Connection to the last leader and its address.
-    connection: Arc<Mutex<Option<(String, Channel)>>>,
+    /// Connection to the last leader.
+    connection: Connection,
+    /// Another one for logs: their readers may pause for long, and what waits for them then must not
+    /// use up the window that all other calls of a connection share.
+    logs: Connection,
+}
+
+/// A connection and its address, made when first used.
+type Connection = Arc<Mutex<Option<(String, Channel)>>>;
+
+/// Whether the RPC of this path carries logs.
+fn carries_logs(path: &str) -> bool {
+    path.ends_with(".Logs/SubscribeLogs") || path.ends_with(".LogBroker/PublishLogs")
 }
 
 impl LeaderProxy {
@@ -88,11 +99,16 @@ impl LeaderProxy {
             status,
             tls,
             connection: Arc::default(),
+            logs: Arc::default(),
         }
     }
 
-    fn channel(&self, addr: &str) -> Result<Channel, Status> {
-        let mut connection = self.connection.lock();
+    fn channel(&self, addr: &str, path: &str) -> Result<Channel, Status> {
+        let connection = match carries_logs(path) {
+            true => &self.logs,
+            false => &self.connection,
+        };
+        let mut connection = connection.lock();
         if let Some((known, channel)) = &*connection
             && known == addr
         {
@@ -135,7 +151,7 @@ impl LeaderProxy {
         };
         // Client streams cannot be sent twice.
         if request.uri().path().ends_with("/PublishLogs") {
-            return Ok(match self.channel(&addr) {
+            return Ok(match self.channel(&addr, request.uri().path()) {
                 Ok(channel) => answer(channel.oneshot(request).await),
                 Err(status) => status.into_http(),
             });
@@ -150,7 +166,7 @@ impl LeaderProxy {
             Err(status) => return Ok(status.into_http()),
         };
         loop {
-            let channel = match self.channel(&addr) {
+            let channel = match self.channel(&addr, parts.uri.path()) {
                 Ok(channel) => channel,
                 Err(status) => return Ok(status.into_http()),
             };
@@ -399,6 +415,9 @@ mod tests {
             ("Raft/StreamRaftMessage", false, false),
             ("Health/Check", false, false),
             ("Watch/Watch", false, false),
+            ("Logs/SubscribeLogs", false, true),
+            ("LogBroker/ListenSubscriptions", true, true),
+            ("LogBroker/PublishLogs", true, true),
         ] {
             assert_eq!(
                 Door::Remote.needs_leader(&rpc(name)),
