@@ -29,7 +29,7 @@ use crate::{
     dispatcher::Dispatcher,
     logbroker::LogBroker,
     reconcile::{Reconciler, drive},
-    reconcilers,
+    reconcilers::{self, network_keys},
     roles::{self, Group},
 };
 
@@ -111,7 +111,8 @@ impl Leader {
             Box::new(Signer::new(cluster_id())),
             Box::new(Rotation::new(cluster_id())),
         ];
-        for reconciler in of_the_ca.into_iter().chain(reconcilers::all()) {
+        let others = reconcilers::all().into_iter().chain(reconcilers::upkeep());
+        for reconciler in of_the_ca.into_iter().chain(others) {
             let (store, cancel) = (self.store.clone(), cancel.clone());
             parts.spawn(async move {
                 // A reconciler ends with the leadership that it writes under; so do we all then.
@@ -174,7 +175,7 @@ fn report(ended: Result<(), JoinError>) {
 /// A cluster with SwarmKit's defaults.
 fn new_cluster(id: &str, ca: &RootCa) -> Cluster {
     let wire = |duration: Duration| WireDuration::try_from(duration).ok();
-    Cluster {
+    let mut cluster = Cluster {
         id: id.to_owned(),
         spec: Some(ClusterSpec {
             annotations: Some(Annotations {
@@ -211,7 +212,9 @@ fn new_cluster(id: &str, ca: &RootCa) -> Cluster {
             ..Default::default()
         }),
         ..Default::default()
-    }
+    };
+    network_keys::complete(&mut cluster);
+    cluster
 }
 
 /// The node of the manager that founds the cluster; all others are made when they join.

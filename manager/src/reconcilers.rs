@@ -7,6 +7,8 @@ mod allocator;
 pub mod constraint;
 pub(crate) mod dirty;
 mod facts;
+pub(crate) mod network_keys;
+mod orphans;
 mod reaper;
 mod replicated;
 mod scheduler;
@@ -22,13 +24,21 @@ use skep_store::Kind;
 
 use crate::reconcile::{Plan, Reconciler, View};
 
-/// All reconcilers, new. Each wants a driver of its own.
+/// The reconcilers that bring tasks about, new. Each wants a driver of its own.
 pub fn all() -> Vec<Box<dyn Reconciler>> {
     vec![
         Box::new(replicated::Replicated::default()),
         Box::new(allocator::Allocator),
         Box::new(scheduler::Scheduler::default()),
         Box::new(reaper::Reaper::default()),
+    ]
+}
+
+/// Those that wait for hours and have to do with no other.
+pub fn upkeep() -> Vec<Box<dyn Reconciler>> {
+    vec![
+        Box::new(network_keys::NetworkKeys::default()),
+        Box::new(orphans::Orphans),
     ]
 }
 
