@@ -18,11 +18,13 @@ mod registry;
 mod reports;
 mod session;
 mod status;
+mod tasks;
 mod term;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use std::{
     fmt,
@@ -203,6 +205,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
             description,
             session_id,
         } = request.into_inner();
+        session::check_description(description.as_ref())?;
         let session = term.open(node_id, &session_id, addr, description).await?;
         debug!(
             node = session.node_id,
@@ -245,13 +248,27 @@ impl dispatcher_server::Dispatcher for Dispatcher {
 
     async fn update_volume_status(
         &self,
-        _: Request<UpdateVolumeStatusRequest>,
+        request: Request<UpdateVolumeStatusRequest>,
     ) -> Result<Response<UpdateVolumeStatusResponse>, Status> {
-        Err(Status::unimplemented("volumes are not supported yet"))
+        let (node_id, _) = caller(&request)?;
+        let term = self.term()?;
+        let UpdateVolumeStatusRequest {
+            session_id,
+            updates,
+        } = request.into_inner();
+        term.check(&node_id, &session_id)?;
+        volumes::report(&term, &node_id, &updates).await?;
+        Ok(Response::new(UpdateVolumeStatusResponse {}))
     }
 
-    async fn tasks(&self, _: Request<TasksRequest>) -> Result<Response<Self::TasksStream>, Status> {
-        Err(Status::unimplemented("deprecated; use Assignments"))
+    async fn tasks(
+        &self,
+        request: Request<TasksRequest>,
+    ) -> Result<Response<Self::TasksStream>, Status> {
+        let (node_id, _) = caller(&request)?;
+        let term = self.term()?;
+        let session = term.assign(node_id, request.into_inner().session_id)?;
+        Ok(Response::new(tasks::stream(term, session)))
     }
 
     async fn assignments(

@@ -153,7 +153,7 @@ pub(super) fn change(item: Item, action: AssignmentAction) -> AssignmentChange {
 }
 
 /// Whether two versions of a task differ in `meta` and `status` at most.
-fn same_but_for_status(a: &Task, b: &Task) -> bool {
+pub(super) fn same_but_for_status(a: &Task, b: &Task) -> bool {
     // All fields are named, so that a new one cannot be forgotten.
     let Task {
         id,

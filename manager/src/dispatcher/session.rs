@@ -6,8 +6,10 @@
 use std::sync::Arc;
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
+use prost::Message as _;
 use skep_proto::v1::{
-    Cluster, Node, Peer, RaftMember, SessionMessage, WeightedPeer, node_status::State,
+    Cluster, Node, NodeDescription, Peer, RaftMember, SessionMessage, WeightedPeer,
+    node_status::State,
 };
 use skep_store::{Change, Event, Kind, Object, Route, Snapshot, Subscription};
 use tokio::sync::watch;
@@ -21,6 +23,10 @@ use super::{
 
 /// Weight of every manager in what agents choose by (SwarmKit's number).
 const MANAGER_WEIGHT: i64 = 10;
+
+/// Largest description of a node in bytes. A real one has some kilobytes; it is stored, and sent back
+/// with every message of the session.
+const MAX_DESCRIPTION_BYTES: usize = 256 * 1024;
 
 const LOOKING_FOR_MANAGER: &str = "node is currently trying to find new manager";
 
@@ -52,6 +58,18 @@ enum Next {
 pub(super) fn check(term: &Term) -> Result<(), Status> {
     known_managers(&term.members.borrow())?;
     known_cluster(&term.store.snapshot())?;
+    Ok(())
+}
+
+/// Before anything changes: a node's session does not end because it tells too much.
+pub(super) fn check_description(description: Option<&NodeDescription>) -> Result<(), Status> {
+    let bytes = description.map_or(0, NodeDescription::encoded_len);
+    if bytes > MAX_DESCRIPTION_BYTES {
+        return Err(Status::resource_exhausted(format!(
+            "the description of the node has {bytes} bytes; more than {MAX_DESCRIPTION_BYTES} are \
+             not taken"
+        )));
+    }
     Ok(())
 }
 

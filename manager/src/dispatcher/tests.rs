@@ -3,4 +3,6 @@
 mod assignments;
 mod reports;
 mod sessions;
+mod tasks;
 mod terms;
+mod volumes;

@@ -252,3 +252,33 @@ async fn a_node_that_came_later_is_watched_too() {
         .node_status("n1", |status| status.state() == State::Down)
         .await;
 }
+
+#[tokio::test]
+async fn a_node_that_tells_too_much_is_refused_and_keeps_its_session() {
+    let world = World::two_nodes().await;
+    let (id, mut session) = world.register("n1").await;
+    let stored = world.get::<Node>("n1");
+    let mut huge = description("n1");
+    huge.hostname = "x".repeat(300 * 1024);
+    for session_id in ["", &id] {
+        let request = SessionRequest {
+            description: Some(huge.clone()),
+            session_id: session_id.to_owned(),
+        };
+        let refused = world.dispatcher.session(from("n1", request)).await;
+        assert_eq!(refused.err().unwrap().code(), Code::ResourceExhausted);
+    }
+    assert_eq!(world.get::<Node>("n1"), stored);
+    assert!(session.next().now_or_never().is_none(), "its session lives");
+    world.heartbeat("n1", &id).await.unwrap();
+}
+
+#[tokio::test]
+async fn r20_a_node_that_registers_as_it_is_stored_costs_no_write() {
+    let world = World::two_nodes().await;
+    let (id, _session) = world.register("n1").await;
+    let index = world.store.snapshot().index();
+    let _resumed = world.session("n1", &id).await.unwrap();
+    let _anew = world.session("n1", "").await.unwrap();
+    assert_eq!(world.store.snapshot().index(), index);
+}
