@@ -15,6 +15,7 @@ mod description;
 mod disk;
 mod error;
 pub mod executor;
+mod logs;
 mod remotes;
 mod reporter;
 mod session;

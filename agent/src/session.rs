@@ -9,16 +9,14 @@ mod report;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use skep_proto::v1::{
-    self, dispatcher_client::DispatcherClient, log_broker_client::LogBrokerClient,
-};
+use skep_proto::v1::{self, dispatcher_client::DispatcherClient};
 use skep_security::{Credentials, ServerName, Tls};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, transport::Channel};
+use tonic::transport::Channel;
 
 use crate::{
     assignments::{Chain, Changes},
@@ -26,6 +24,7 @@ use crate::{
     description::describe,
     error::Error,
     executor::Executor,
+    logs::{self, Source},
     remotes::{FAILED, Remote, Remotes},
     reporter::Reporter,
     worker,
@@ -116,6 +115,11 @@ impl Sessions {
         };
         let id = self.session_id.clone();
         let changed = changed(&self.node, &description, credentials);
+        let source = Source {
+            node_id: identity.identity().node_id.clone(),
+            executor: Arc::clone(&self.node.executor),
+            worker: self.worker.clone(),
+        };
         let (latest, remotes) = (&self.latest, &mut self.remotes);
         let receive = async {
             loop {
@@ -130,7 +134,7 @@ impl Sessions {
             error = receive => error,
             error = heartbeats(client.clone(), &id) => error,
             error = assignments(client.clone(), &id, &self.worker) => error,
-            error = subscriptions(channel) => error,
+            error = logs::serve(channel, &source) => error,
             error = report::report(client, &id, &self.reporter) => error,
             () = changed => return End::Changed,
         };
@@ -261,28 +265,6 @@ async fn assignments(mut client: Client, session_id: &str, worker: &worker::Hand
             Ok(None) => return Error::Ended { call: CALL },
             Err(status) => return Error::call(CALL)(status),
         }
-    }
-}
-
-/// Listens for log subscriptions. Nothing is published yet, but a manager counts on the stream.
-async fn subscriptions(channel: Channel) -> Error {
-    const CALL: &str = "log subscriptions";
-    let mut client = LogBrokerClient::new(channel);
-    let listening = async {
-        let request = v1::ListenSubscriptionsRequest {};
-        let mut stream = client.listen_subscriptions(request).await?.into_inner();
-        while let Some(message) = stream.message().await? {
-            tracing::debug!(subscription_id = message.id, "logs are not published yet");
-        }
-        Ok(())
-    };
-    match listening.await {
-        Ok(()) => Error::Ended { call: CALL },
-        Err(status) if tonic::Status::code(&status) == Code::Unimplemented => {
-            // A manager without a log broker: that is no reason to leave it.
-            std::future::pending().await
-        }
-        Err(status) => Error::call(CALL)(status),
     }
 }
 

@@ -5,10 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 use skep_proto::v1::{self, TaskState};
@@ -21,6 +18,7 @@ use tracing::Instrument as _;
 
 use crate::{
     assignments::{Change, Changes},
+    executor::TaskContext,
     task::{
         Outcome,
         runner::{End, Order, Origin, Runner, Shared},
@@ -37,13 +35,18 @@ enum Command {
     Apply(Changes),
     /// Stop everything; answers with the states to watch.
     Stop(oneshot::Sender<Vec<watch::Receiver<TaskState>>>),
+    /// Answers with the tasks that are meant.
+    Find(Means, oneshot::Sender<Vec<TaskContext>>),
 }
+
+/// Whether a task is meant.
+type Means = Box<dyn Fn(&v1::Task) -> bool + Send>;
 
 /// The worker's front. If the worker is gone, calls do nothing: so is the agent.
 #[derive(Clone)]
 pub(crate) struct Handle {
     commands: mpsc::Sender<Command>,
-    count: Arc<AtomicUsize>,
+    count: watch::Receiver<usize>,
 }
 
 impl Handle {
@@ -64,7 +67,23 @@ impl Handle {
 
     /// How many tasks are on this node, whatever their state.
     pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        *self.count.borrow()
+    }
+
+    /// The tasks on this node that are meant, whatever their state.
+    pub(crate) async fn find(
+        &self,
+        means: impl Fn(&v1::Task) -> bool + Send + 'static,
+    ) -> Vec<TaskContext> {
+        let (answer, found) = oneshot::channel();
+        let command = Command::Find(Box::new(means), answer);
+        let _ = self.commands.send(command).await;
+        found.await.unwrap_or_default()
+    }
+
+    /// Changes with every task that comes or goes.
+    pub(crate) fn watch_tasks(&self) -> watch::Receiver<usize> {
+        self.count.clone()
     }
 }
 
@@ -77,7 +96,7 @@ pub(crate) struct Worker {
     ids: HashMap<Id, String>,
     /// Tasks that were refused for want of room, and have a status but no runner.
     refused: BTreeSet<String>,
-    count: Arc<AtomicUsize>,
+    count: watch::Sender<usize>,
     stopping: bool,
 }
 
@@ -92,10 +111,10 @@ impl Worker {
     /// A worker that resumes what was stored.
     pub(crate) fn new(shared: Shared, stored: Vec<Stored>) -> (Self, Handle) {
         let (sender, commands) = mpsc::channel(QUEUE);
-        let count = Arc::new(AtomicUsize::new(0));
+        let (count, counted) = watch::channel(0);
         let handle = Handle {
             commands: sender,
-            count: Arc::clone(&count),
+            count: counted,
         };
         let mut worker = Self {
             shared: Arc::new(shared),
@@ -134,6 +153,9 @@ impl Worker {
                     Some(Command::Apply(changes)) => self.apply(changes),
                     Some(Command::Stop(answer)) => {
                         let _ = answer.send(self.stop_all());
+                    }
+                    Some(Command::Find(means, answer)) => {
+                        let _ = answer.send(self.find(&means));
                     }
                     None => break,
                 },
@@ -242,6 +264,18 @@ impl Worker {
         }
     }
 
+    fn find(&self, means: &Means) -> Vec<TaskContext> {
+        let tasks = self.slots.iter().filter_map(|(id, slot)| {
+            let task = Arc::clone(&slot.orders.borrow().task);
+            means(&task).then(|| TaskContext {
+                task,
+                dir: self.shared.store.dir(id),
+                dependencies: self.shared.dependencies.clone(),
+            })
+        });
+        tasks.collect()
+    }
+
     fn stop_all(&mut self) -> Vec<watch::Receiver<TaskState>> {
         self.stopping = true;
         for slot in self.slots.values() {
@@ -268,7 +302,7 @@ impl Worker {
                 again: None,
             },
         );
-        self.count.store(self.slots.len(), Ordering::Relaxed);
+        self.count.send_replace(self.slots.len());
     }
 
     /// A runner ended: its task is removed.
@@ -284,7 +318,7 @@ impl Worker {
             tracing::error!(task_id = id, %error, "the runner of a task ended by a defect");
         }
         let again = self.slots.remove(&id).and_then(|slot| slot.again);
-        self.count.store(self.slots.len(), Ordering::Relaxed);
+        self.count.send_replace(self.slots.len());
         if let Some(task) = again {
             self.put(task);
         }

@@ -2,10 +2,15 @@
 //!
 //! For load generators and for tests of everything around an executor.
 
-use futures_util::future::{BoxFuture, FutureExt as _, pending, ready};
+use std::time::SystemTime;
+
+use futures_util::{
+    future::{BoxFuture, FutureExt as _, pending, ready},
+    stream::{self, BoxStream, StreamExt as _},
+};
 use skep_proto::{executor, v1};
 
-use super::{Adopted, Controller, Executor, Exit, Failure, TaskContext};
+use super::{Adopted, Controller, Executor, Exit, Failure, LogLine, TaskContext};
 
 /// Makes controllers that run nothing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +31,25 @@ impl Executor for NullExecutor {
             task_id: context.task.id.clone(),
             stage: Stage::Created,
         }))
+    }
+
+    /// One line that names the task, as if it had been written just now.
+    fn logs(
+        &self,
+        context: &TaskContext,
+        options: v1::LogSubscriptionOptions,
+    ) -> Option<BoxStream<'static, Result<LogLine, Failure>>> {
+        let line = LogLine {
+            timestamp: SystemTime::now().into(),
+            stream: v1::LogStream::Stdout,
+            data: format!("task {} runs nothing\n", context.task.id).into(),
+        };
+        // -1 means the last 0 lines.
+        let lines = stream::iter((options.tail != -1).then_some(Ok(line)));
+        Some(match options.follow {
+            true => lines.chain(stream::pending()).boxed(),
+            false => lines.boxed(),
+        })
     }
 }
 

@@ -15,6 +15,7 @@ use skep_proto::v1::{
     assignment_change::AssignmentAction,
     assignments_message::Type,
     dispatcher_server::{Dispatcher, DispatcherServer},
+    log_broker_server::{LogBroker, LogBrokerServer},
 };
 use skep_security::{Credentials, Identity, Role, RootCa, Tls};
 use tokio::{
@@ -61,6 +62,9 @@ impl Cluster {
             .add_service(DispatcherServer::new(Fake {
                 state: Arc::clone(&state),
             }))
+            .add_service(LogBrokerServer::new(Fake {
+                state: Arc::clone(&state),
+            }))
             .serve_with_incoming_shutdown(incoming, async {
                 let _ = stopped.await;
             });
@@ -97,12 +101,17 @@ struct State {
     statuses: Vec<(String, v1::TaskStatus)>,
     fail_statuses: usize,
     foreign: BTreeSet<String>,
+    subscriptions: Option<Sent<v1::SubscriptionMessage>>,
+    published: Vec<v1::PublishLogsMessage>,
+    /// Streams of logs that have ended.
+    publishers_ended: usize,
 }
 
 impl State {
     fn close(&mut self) {
         self.session = None;
         self.assignments = None;
+        self.subscriptions = None;
     }
 
     fn increment(&mut self, change: v1::AssignmentChange) {
@@ -158,6 +167,30 @@ impl Manager {
 
     pub fn put_secret(&self, secret: v1::Secret) {
         self.state.lock().secrets.push(secret);
+    }
+
+    /// Tells the node of a subscription, once it listens.
+    pub async fn subscribe(&self, message: &v1::SubscriptionMessage) {
+        let listens = || self.state.lock().subscriptions.is_some();
+        until("the node listens for subscriptions", listens).await;
+        let state = self.state.lock();
+        let subscriptions = state.subscriptions.as_ref().unwrap();
+        subscriptions.send(Ok(message.clone())).unwrap();
+    }
+
+    /// What was published for a subscription.
+    pub fn published(&self, id: &str) -> Vec<v1::PublishLogsMessage> {
+        let state = self.state.lock();
+        let messages = state.published.iter();
+        messages
+            .filter(|message| message.subscription_id == id)
+            .cloned()
+            .collect()
+    }
+
+    /// How many streams of logs have ended.
+    pub fn publishers_ended(&self) -> usize {
+        self.state.lock().publishers_ended
     }
 
     /// What session messages list from now on (nobody unless said).
@@ -242,6 +275,43 @@ impl Fake {
         } else {
             Ok(state)
         }
+    }
+}
+
+/// Counts also the streams that break off.
+struct Ended(Arc<Mutex<State>>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.lock().publishers_ended += 1;
+    }
+}
+
+#[tonic::async_trait]
+impl LogBroker for Fake {
+    type ListenSubscriptionsStream = Answer<v1::SubscriptionMessage>;
+
+    async fn listen_subscriptions(
+        &self,
+        _: Request<v1::ListenSubscriptionsRequest>,
+    ) -> Result<Response<Self::ListenSubscriptionsStream>, Status> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.state()?.subscriptions = Some(sender);
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(
+            receiver,
+        ))))
+    }
+
+    async fn publish_logs(
+        &self,
+        request: Request<tonic::Streaming<v1::PublishLogsMessage>>,
+    ) -> Result<Response<v1::PublishLogsResponse>, Status> {
+        let _ended = Ended(Arc::clone(&self.state));
+        let mut messages = request.into_inner();
+        while let Some(message) = messages.message().await? {
+            self.state()?.published.push(message);
+        }
+        Ok(Response::new(v1::PublishLogsResponse {}))
     }
 }
 

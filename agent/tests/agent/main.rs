@@ -15,4 +15,5 @@ mod limits;
 mod logs;
 mod node;
 mod process;
+mod publishing;
 mod support;

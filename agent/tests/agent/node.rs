@@ -34,7 +34,7 @@ impl Node {
         self.agent_with(managers, Arc::<ProcessExecutor>::default(), OnStop::Keep)
     }
 
-    fn agent_with(
+    pub fn agent_with(
         &self,
         managers: &[&Manager],
         executor: Arc<dyn Executor>,
