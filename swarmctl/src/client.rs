@@ -13,7 +13,7 @@ use skep_proto::{
         GetRaftStatusRequest, GetRaftStatusResponse, node_client::NodeClient,
         raft_status_client::RaftStatusClient,
     },
-    v1::{ca_client::CaClient, control_client::ControlClient},
+    v1::{ca_client::CaClient, control_client::ControlClient, logs_client::LogsClient},
 };
 use tokio::net::UnixStream;
 use tonic::{
@@ -71,6 +71,12 @@ impl Client {
     /// The stub of the CA service.
     pub fn ca(&self) -> CaClient<Channel> {
         CaClient::new(self.channel.clone())
+    }
+
+    /// The stub of the Logs service.
+    pub fn logs(&self) -> LogsClient<Channel> {
+        // One message may carry a whole line, however long; the peer is trusted.
+        LogsClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
     /// The stub of the service of the node itself.

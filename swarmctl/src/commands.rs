@@ -3,6 +3,7 @@
 pub(crate) mod cluster;
 pub(crate) mod config;
 mod context;
+mod logs;
 mod many;
 pub(crate) mod node;
 mod payload;

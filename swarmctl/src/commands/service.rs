@@ -2,6 +2,7 @@
 
 mod create;
 mod inspect;
+mod logs;
 mod ls;
 mod ps;
 mod rm;
@@ -24,6 +25,8 @@ pub(crate) enum ServiceCommand {
     Create(Box<create::Create>),
     /// Show a service
     Inspect(inspect::Inspect),
+    /// Show what the tasks of a service wrote
+    Logs(logs::Logs),
     /// List services
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
@@ -45,6 +48,7 @@ impl ServiceCommand {
         match self {
             Self::Create(command) => Box::pin(command.run(context)).await,
             Self::Inspect(command) => command.run(context).await,
+            Self::Logs(command) => command.run(context).await,
             Self::Ls(command) => command.run(context).await,
             Self::Ps(command) => command.run(context).await,
             Self::Rm(command) => command.run(context).await,

@@ -1,6 +1,7 @@
 //! `swarmctl task`.
 
 mod inspect;
+mod logs;
 mod ls;
 
 use clap::Subcommand;
@@ -18,6 +19,8 @@ use crate::{
 pub(crate) enum TaskCommand {
     /// Show a task
     Inspect(inspect::Inspect),
+    /// Show what a task wrote
+    Logs(logs::Logs),
     /// List tasks
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
@@ -27,6 +30,7 @@ impl TaskCommand {
     pub(crate) async fn run(self, context: &mut Context<'_>) -> Result<(), Error> {
         match self {
             Self::Inspect(command) => command.run(context).await,
+            Self::Logs(command) => command.run(context).await,
             Self::Ls(command) => command.run(context).await,
         }
     }

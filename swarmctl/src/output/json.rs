@@ -7,7 +7,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::Value;
 use skep_proto::{
     skep::GetRaftStatusResponse,
-    v1::{Cluster, Config, Node, Secret, Service, Task},
+    v1::{Cluster, Config, LogMessage, Node, Secret, Service, Task},
 };
 
 use crate::Error;
@@ -31,7 +31,7 @@ macro_rules! described {
     )*};
 }
 
-described!(Service, Node, Task, Secret, Config, Cluster);
+described!(Service, Node, Task, Secret, Config, Cluster, LogMessage);
 
 impl Described for GetRaftStatusResponse {
     const NAME: &'static str = "skep.v1.GetRaftStatusResponse";

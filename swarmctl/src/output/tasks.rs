@@ -25,7 +25,7 @@ impl NodeNames {
 }
 
 /// What a node is called: the name it was given, else its hostname, else its ID.
-fn node_name(node: &Node) -> String {
+pub(crate) fn node_name(node: &Node) -> String {
     let hostname = node
         .description
         .as_ref()

@@ -17,7 +17,10 @@ use skep_proto::{
     v1::{
         self, Annotations, Cluster, Config, ContainerSpec, Node, NodeDescription, NodeStatus,
         ReplicatedService, Secret, Service, Task, TaskState, TaskStatus, control_server,
-        list_service_statuses_response::ServiceStatus, service_spec::Mode, task_spec::Runtime,
+        list_service_statuses_response::ServiceStatus,
+        logs_server::{self, LogsServer},
+        service_spec::Mode,
+        task_spec::Runtime,
     },
 };
 use tokio::{net::UnixListener, sync::oneshot, task::JoinSet};
@@ -47,6 +50,10 @@ pub struct World {
     pub rollbacks: usize,
     /// What somebody else does to a service at each of those.
     pub meddle: Option<fn(&mut Service)>,
+    /// What a subscriber to logs is sent, and how it ends.
+    pub logs: Vec<v1::LogMessage>,
+    pub logs_end: Option<Status>,
+    pub log_requests: Vec<v1::SubscribeLogsRequest>,
     /// Errors that the next calls get, whatever they are.
     pub failures: VecDeque<Status>,
     /// The names of all calls, in order.
@@ -138,12 +145,14 @@ fn serve(socket: &Path, world: &Arc<Mutex<World>>) -> (oneshot::Sender<()>, Join
     let incoming = UnixListenerStream::new(UnixListener::bind(socket).unwrap());
     let service = control_server::ControlServer::new(Control(Arc::clone(world)));
     let raft_world = Arc::clone(world);
+    let logs = LogsServer::new(Logs(Arc::clone(world)));
     let (stop, stopped) = oneshot::channel::<()>();
     let mut server = JoinSet::new();
     server.spawn(async move {
         Server::builder()
             .add_service(service)
             .add_service(RaftStatusServer::new(RaftStatus(raft_world)))
+            .add_service(logs)
             .serve_with_incoming_shutdown(incoming, async { drop(stopped.await) })
             .await
             .unwrap();
@@ -251,6 +260,26 @@ impl raft_status_server::RaftStatus for RaftStatus {
         let raft = self.0.lock().unwrap().raft.clone();
         let raft = raft.ok_or_else(|| Status::unimplemented("unknown service"))?;
         Ok(Response::new(raft))
+    }
+}
+
+struct Logs(Arc<Mutex<World>>);
+
+#[tonic::async_trait]
+impl logs_server::Logs for Logs {
+    type SubscribeLogsStream =
+        tokio_stream::Iter<std::vec::IntoIter<Result<v1::SubscribeLogsMessage, Status>>>;
+
+    async fn subscribe_logs(
+        &self,
+        request: Request<v1::SubscribeLogsRequest>,
+    ) -> Answer<Self::SubscribeLogsStream> {
+        let mut world = self.0.lock().unwrap();
+        world.log_requests.push(request.into_inner());
+        let messages = world.logs.clone();
+        let mut answers = vec![Ok(v1::SubscribeLogsMessage { messages })];
+        answers.extend(world.logs_end.clone().map(Err));
+        Ok(Response::new(tokio_stream::iter(answers)))
     }
 }
 

@@ -10,6 +10,7 @@ mod fake;
 mod inspect;
 mod interrupt;
 mod lists;
+mod logs;
 mod lookup;
 mod payloads;
 mod progress;
