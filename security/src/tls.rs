@@ -26,6 +26,11 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// disappeared without a word is noticed within ten seconds.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
+/// What may be on the way to us on one connection, in bytes. Calls share it: one whose reader pauses
+/// holds its stream's two megabytes, and a manager that passes calls on must not be stopped by a few
+/// agents that do not read.
+const CONNECTION_WINDOW: u32 = 512 * 1024 * 1024;
+
 /// The name a server's certificate must hold. It says what the server is, not where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerName {
@@ -161,6 +166,7 @@ pub(crate) fn endpoint(name: ServerName) -> Endpoint {
     };
     Endpoint::from_static(uri)
         .origin(Uri::from_static(origin))
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
 }
