@@ -150,6 +150,33 @@ async fn calls_without_a_valid_session_are_refused() {
 }
 
 #[tokio::test]
+async fn the_session_of_another_node_is_good_for_nothing() {
+    let world = World::two_nodes().await;
+    let (own, _session) = world.register("n1").await;
+    let (foreign, mut theirs) = world.register("n2").await;
+    let invalid = (Code::InvalidArgument, "session invalid".to_owned());
+    assert_eq!(
+        told(world.heartbeat("n1", &foreign).await.unwrap_err()),
+        invalid
+    );
+    assert_eq!(
+        told(world.assignments("n1", &foreign).await.err().unwrap()),
+        invalid
+    );
+    assert_eq!(
+        told(world.report("n1", &foreign, &[]).await.unwrap_err()),
+        invalid
+    );
+    // To resume it is to register anew, as oneself.
+    let mut session = world.session("n1", &foreign).await.unwrap();
+    let message = next(&mut session).await.unwrap();
+    assert_eq!(message.node.unwrap().id, "n1");
+    assert!(message.session_id != foreign && message.session_id != own);
+    assert!(theirs.next().now_or_never().is_none(), "theirs lives on");
+    world.heartbeat("n2", &foreign).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_caller_without_identity_is_refused() {
     let world = World::two_nodes().await;
     let request = Request::new(HeartbeatRequest::default());
