@@ -25,9 +25,9 @@ use skep_proto::v1::{
     GetTaskRequest, ListClustersRequest, ListNodesRequest, ListTasksRequest, Node as NodeObject,
     NodeRole, NodeSpec, RemoveNodeRequest, ReplicatedService, RestartPolicy, Service, ServiceSpec,
     Task, TaskSpec, TaskState, UpdateNodeRequest, UpdateNodeResponse, UpdateServiceRequest,
-    control_client::ControlClient, list_tasks_request::Filters, node_spec::Availability,
-    node_status::State, service_spec::Mode, task_spec::Runtime as TaskRuntime,
-    watch_client::WatchClient,
+    control_client::ControlClient, list_tasks_request::Filters, logs_client::LogsClient,
+    node_spec::Availability, node_status::State, service_spec::Mode,
+    task_spec::Runtime as TaskRuntime, watch_client::WatchClient,
 };
 use skep_raft::Status as RaftStatus;
 use skep_security::UnlockKey;
@@ -91,7 +91,12 @@ impl Cluster {
         }
     }
 
-    async fn with_executor(managers: usize, workers: usize, executor: Arc<dyn Executor>) -> Self {
+    /// A cluster whose tasks `executor` runs.
+    pub async fn with_executor(
+        managers: usize,
+        workers: usize,
+        executor: Arc<dyn Executor>,
+    ) -> Self {
         let mut cluster = Self::empty(executor);
         for number in 1..=managers {
             cluster.add(&format!("manager-{number}"), true).await;
@@ -404,6 +409,12 @@ impl Cluster {
     pub async fn watch_of(&self, name: &str) -> WatchClient<Channel> {
         let host = self.nodes.iter().find(|host| host.name == name).unwrap();
         WatchClient::new(control::channel(&host.socket(), false).await.unwrap())
+    }
+
+    /// A client of the Logs API on a manager's control socket.
+    pub async fn logs_of(&self, name: &str) -> LogsClient<Channel> {
+        let host = self.nodes.iter().find(|host| host.name == name).unwrap();
+        LogsClient::new(control::channel(&host.socket(), false).await.unwrap())
     }
 
     /// A client of some running manager's control socket.

@@ -11,6 +11,7 @@ mod idle;
 mod joining;
 mod leadership;
 mod leaving;
+mod logs;
 mod membership;
 mod promotion;
 mod recovery;
