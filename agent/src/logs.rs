@@ -152,7 +152,9 @@ impl Source {
         let mut streams = SelectAll::new();
         let mut waiting = VecDeque::from(self.find(subscription, &mut known).await);
         loop {
-            while let Some(context) = waiting.pop_front_if(|_| follow || streams.len() < AT_ONCE) {
+            while (follow || streams.len() < AT_ONCE)
+                && let Some(context) = waiting.pop_front()
+            {
                 streams.extend(self.open(&context, options.clone()));
             }
             if streams.is_empty() && !follow {
