@@ -3,5 +3,7 @@
 //! Each test needs root and an installed engine, and says so when it is skipped.
 #![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
 
+mod content;
 mod fixture;
+mod identity;
 mod work;
