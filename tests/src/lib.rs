@@ -6,5 +6,6 @@ pub mod chaos;
 pub mod cluster;
 pub mod control;
 pub mod engines;
+pub mod floor;
 pub mod links;
 pub mod sim;
