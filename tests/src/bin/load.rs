@@ -24,7 +24,10 @@ use skep_proto::{
         task_spec::Runtime,
     },
 };
-use skep_tests::control::{self, Call, Direct};
+use skep_tests::{
+    control::{self, Call, Direct},
+    floor,
+};
 use tokio::{task::JoinSet, time::timeout};
 use tonic::transport::Channel;
 
@@ -78,6 +81,18 @@ enum Command {
         /// How long
         #[arg(long, default_value_t = 30)]
         seconds: u64,
+    },
+    /// What a write takes at the least: making a record durable, and a round trip over loopback
+    Floor {
+        /// Where the record is written
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// How many of each
+        #[arg(long, default_value_t = 2000)]
+        rounds: usize,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -142,6 +157,12 @@ struct Failover {
     lost: u64,
 }
 
+#[derive(Debug, Serialize)]
+struct Floor {
+    durable_us: u128,
+    round_trip_us: u128,
+}
+
 /// How long one write of a failover run may take before another manager is tried.
 const TRY: Duration = Duration::from_secs(1);
 
@@ -160,9 +181,9 @@ async fn main() -> anyhow::Result<()> {
             let time = Duration::from_secs(seconds);
             let measured = config(&target, clients, connections, time, reads).await?;
             if reads {
-                print(&target, &Reads::from(measured))
+                print(target.json, &Reads::from(measured))
             } else {
-                print(&target, &measured)
+                print(target.json, &measured)
             }
         }
         Command::Service {
@@ -172,17 +193,25 @@ async fn main() -> anyhow::Result<()> {
             image,
         } => {
             let result = service(&target, replicas, Duration::from_secs(seconds), image).await?;
-            print(&target, &result)
+            print(target.json, &result)
         }
         Command::Failover { target, seconds } => {
             let result = failover(&target, Duration::from_secs(seconds)).await?;
-            print(&target, &result)
+            print(target.json, &result)
+        }
+        Command::Floor { dir, rounds, json } => {
+            let floor = floor::measure(&dir, rounds)?;
+            let result = Floor {
+                durable_us: floor.durable.as_micros(),
+                round_trip_us: floor.round_trip.as_micros(),
+            };
+            print(json, &result)
         }
     }
 }
 
-fn print(target: &Target, result: &impl Serialize) -> anyhow::Result<()> {
-    if target.json {
+fn print(json: bool, result: &impl Serialize) -> anyhow::Result<()> {
+    if json {
         println!("{}", serde_json::to_string(result)?);
         return Ok(());
     }
