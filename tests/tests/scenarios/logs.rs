@@ -14,8 +14,8 @@ use skep_agent::executor::{
     Controller, Executor, Failure, LogLine, TaskContext, null::NullExecutor,
 };
 use skep_proto::v1::{
-    LogMessage, LogSelector, LogStream, LogSubscriptionOptions, SubscribeLogsMessage,
-    SubscribeLogsRequest, node_spec::Availability, node_status::State,
+    LogMessage, LogSelector, LogStream, LogSubscriptionOptions, NodeDescription,
+    SubscribeLogsMessage, SubscribeLogsRequest, node_spec::Availability, node_status::State,
 };
 use skep_tests::cluster::{Cluster, eventually};
 use tokio::time::{sleep, timeout};
@@ -131,6 +131,10 @@ struct Flooding {
 }
 
 impl Executor for Flooding {
+    fn describe(&self, description: &mut NodeDescription) {
+        NullExecutor.describe(description);
+    }
+
     fn controller(&self, context: TaskContext) -> Result<Box<dyn Controller>, Failure> {
         NullExecutor.controller(context)
     }

@@ -283,7 +283,7 @@ async fn an_external_ca_signs_and_is_asked_again_when_it_fails() {
     let root = RootCa::from_pem(&object.root_ca().ca_cert, Some(&object.root_ca().ca_key)).unwrap();
     let (url, asked) = cfssl(root, 1).await;
     // From now on the key is nowhere but there.
-    let mut external = ExternalCa {
+    let external = ExternalCa {
         url,
         ..Default::default()
     };
