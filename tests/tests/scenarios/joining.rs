@@ -38,15 +38,21 @@ async fn a_second_manager_that_dies_while_it_joins_comes_back() {
     let tls = Tls::new(credentials);
     let health = Health::new(&[Health::RAFT]);
     health.set(Health::RAFT, true);
-    let serving = tokio::spawn(
-        Server::builder()
-            .add_service(HealthServer::new(health))
-            .serve_with_incoming(tls_incoming(listener, tls.clone())),
-    );
+    // Its connections die with it: the leader must not go on to use one.
+    let process = tokio::runtime::Runtime::new().unwrap();
+    let listener = listener.into_std().unwrap();
+    let identity = tls.clone();
+    process.spawn(async move {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let server = Server::builder().add_service(HealthServer::new(health));
+        server
+            .serve_with_incoming(tls_incoming(listener, identity))
+            .await
+    });
     let taken_in = Box::pin(skep_raft::request_join(&tls, &addr, &own_addr))
         .await
         .unwrap();
-    serving.abort();
+    process.shutdown_background();
     let status = founder.manager().unwrap().status();
     assert!(status.borrow().learners.contains(&taken_in.raft_id));
     // The first one decides alone meanwhile.
