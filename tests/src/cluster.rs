@@ -108,6 +108,11 @@ impl Cluster {
         cluster
     }
 
+    /// What runs the tasks of nodes that are started from now on.
+    pub fn run_by(&mut self, executor: Arc<dyn Executor>) {
+        self.executor = executor;
+    }
+
     /// Adds a node, by the token for its kind.
     pub async fn add(&mut self, name: &str, manager: bool) {
         self.add_at(name, manager, "127.0.0.1").await;

@@ -90,6 +90,11 @@ impl Engine {
         &self.name
     }
 
+    /// Where its API is, as the command line takes it.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.dir.join("sock").display())
+    }
+
     /// Its IP address.
     pub fn address(&self) -> &str {
         &self.address
@@ -103,9 +108,8 @@ impl Engine {
 
     /// Runs the stock command line against it; the error is what it printed.
     pub fn try_docker(&self, args: &[&str]) -> Result<String, String> {
-        let socket = format!("unix://{}", self.dir.join("sock").display());
         let output = Command::new("docker")
-            .args(["--host", &socket])
+            .args(["--host", &self.host()])
             .args(args)
             .env("DOCKER_CONFIG", &self.dir)
             .output()

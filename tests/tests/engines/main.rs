@@ -6,4 +6,5 @@
 mod content;
 mod fixture;
 mod identity;
+mod ours;
 mod work;
