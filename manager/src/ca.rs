@@ -1,8 +1,8 @@
 //! The certificate authority of the cluster: who joins gets a node object and, from the signer, a
 //! certificate.
 //!
-//! Which root signs, with whose key, follows from the cluster object ([`authority`]). During a
-//! rotation that is the new root already, while the old one is still what nodes trust; [`rotation`]
+//! Which root signs, with whose key, follows from the cluster object (`authority`). During a
+//! rotation that is the new root already, while the old one is still what nodes trust; `rotation`
 //! moves the nodes and ends it.
 
 pub(crate) mod authority;
