@@ -3,14 +3,12 @@
 //! A follower passes calls on to the leader under its own certificate and tells in metadata on
 //! whose behalf. Only managers are believed. The texts of refusals are those of SwarmKit.
 
-use http::{HeaderMap, HeaderValue, Request};
-use rustls::pki_types::CertificateDer;
-use tonic::{
-    Status,
-    transport::server::{TcpConnectInfo, TlsConnectInfo},
-};
+use std::sync::Arc;
 
-use crate::{Access, Identity, Role, access, identity::Subject};
+use http::{HeaderMap, HeaderValue, Request};
+use tonic::Status;
+
+use crate::{Access, Identity, Role, access, identity::Subject, incoming::Peer};
 
 const FORWARDED: &str = "forwarded_cert";
 const FORWARDED_CN: &str = "forwarded_cert_cn";
@@ -51,7 +49,8 @@ pub fn authorize<B>(
         id: cluster_id,
         removed,
     };
-    cluster.decide(request.uri().path(), &Peer::of(request), request.headers())
+    let peer = request.extensions().get::<Arc<Peer>>().map(Arc::as_ref);
+    cluster.decide(request.uri().path(), peer, request.headers())
 }
 
 /// Writes on whose behalf a call is forwarded. What the client itself sent under these names is
@@ -90,29 +89,6 @@ fn nested(message: &str) -> String {
     format!("rpc error: code = PermissionDenied desc = {message}")
 }
 
-/// The other end of the connection.
-#[derive(Debug, Default)]
-struct Peer {
-    tls: bool,
-    /// Verified by the handshake.
-    cert: Option<CertificateDer<'static>>,
-    addr: String,
-}
-
-impl Peer {
-    fn of<B>(request: &Request<B>) -> Self {
-        let Some(info) = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>() else {
-            return Self::default();
-        };
-        let addr = info.get_ref().remote_addr();
-        Self {
-            tls: true,
-            cert: info.peer_certs().and_then(|certs| certs.first().cloned()),
-            addr: addr.map(|addr| addr.to_string()).unwrap_or_default(),
-        }
-    }
-}
-
 struct Cluster<'a> {
     id: &'a str,
     removed: &'a dyn Fn(&str) -> bool,
@@ -120,7 +96,12 @@ struct Cluster<'a> {
 
 impl Cluster<'_> {
     #[allow(clippy::result_large_err, reason = "as for `authorize`")]
-    fn decide(&self, path: &str, peer: &Peer, headers: &HeaderMap) -> Result<Caller, Status> {
+    fn decide(
+        &self,
+        path: &str,
+        peer: Option<&Peer>,
+        headers: &HeaderMap,
+    ) -> Result<Caller, Status> {
         match access(path) {
             None => Err(Status::unimplemented(format!("unknown method {path}"))),
             Some(Access::Anyone) => Ok(self.identify(peer, headers)),
@@ -131,7 +112,12 @@ impl Cluster<'_> {
     }
 
     /// The caller of an RPC that only `roles` may call.
-    fn admit(&self, peer: &Peer, headers: &HeaderMap, roles: &[Role]) -> Result<Caller, String> {
+    fn admit(
+        &self,
+        peer: Option<&Peer>,
+        headers: &HeaderMap,
+        roles: &[Role],
+    ) -> Result<Caller, String> {
         if !is_forwarded(headers) {
             let identity = self.node(peer, roles).map_err(|error| {
                 format!(
@@ -173,7 +159,7 @@ impl Cluster<'_> {
     }
 
     /// The caller of an RPC that anyone may call.
-    fn identify(&self, peer: &Peer, headers: &HeaderMap) -> Caller {
+    fn identify(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Caller {
         let both = [Role::Worker, Role::Manager];
         if let Ok(caller) = self.admit(peer, headers, &both) {
             return caller;
@@ -185,7 +171,7 @@ impl Cluster<'_> {
     }
 
     /// The manager at the other end, as a forwarder.
-    fn forwarder(&self, peer: &Peer) -> Result<Identity, String> {
+    fn forwarder(&self, peer: Option<&Peer>) -> Result<Identity, String> {
         self.node(peer, &[Role::Manager]).map_err(|error| {
             format!(
                 "Permission denied: unauthorized forwarder role: {}",
@@ -195,16 +181,13 @@ impl Cluster<'_> {
     }
 
     /// The node at the other end, if it has one of `roles` in this cluster.
-    fn node(&self, peer: &Peer, roles: &[Role]) -> Result<Identity, String> {
-        if !peer.tls {
-            return Err("request is not using TLS".to_owned());
-        }
-        let cert = peer
-            .cert
+    fn node(&self, peer: Option<&Peer>, roles: &[Role]) -> Result<Identity, String> {
+        let subject = peer
+            .ok_or("request is not using TLS")?
+            .subject
             .as_ref()
             .ok_or("no client certificates in request")?;
-        let subject = Subject::from_der(cert).unwrap_or_default();
-        if !has_role(&subject, roles) {
+        if !has_role(subject, roles) {
             return Err(format!(
                 "Permission denied: remote certificate not part of OUs: {}",
                 list(roles)
@@ -261,10 +244,10 @@ fn missing() -> String {
     "Permission denied: missing information in forwarded request".to_owned()
 }
 
-fn direct(peer: &Peer, identity: Option<Identity>) -> Caller {
+fn direct(peer: Option<&Peer>, identity: Option<Identity>) -> Caller {
     Caller {
         identity,
-        remote_addr: peer.addr.clone(),
+        remote_addr: peer.map(|peer| peer.addr.clone()).unwrap_or_default(),
         forwarded_by: None,
     }
 }

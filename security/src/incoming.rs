@@ -4,6 +4,7 @@
 //! the stream.
 
 mod control;
+mod peer;
 
 use std::{
     future::Future,
@@ -19,13 +20,14 @@ use tokio::{
     task::JoinSet,
     time::{Sleep, sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::{
     Stream,
     wrappers::{TcpListenerStream, UnixListenerStream},
 };
 
 pub use control::ControlStream;
+pub use peer::{Peer, PeerStream};
 
 use crate::Tls;
 
@@ -42,19 +44,19 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// TLS connections to `listener`, each with the credentials `tls` has when it arrives. Requests
-/// over them carry `TlsConnectInfo<TcpConnectInfo>` in their extensions. Failed handshakes are
+/// over them carry an `Arc<Peer>` in their extensions, which [`crate::authorize`] looks at. Failed handshakes are
 /// logged and dropped; dropping the stream closes the listener and ends all handshakes.
 pub fn tls_incoming(
     listener: TcpListener,
     tls: Tls,
-) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> + Send + Unpin + 'static {
+) -> impl Stream<Item = io::Result<PeerStream>> + Send + Unpin + 'static {
     Incoming::new(
         TcpListenerStream::new(listener),
         move |stream: TcpStream| {
             let acceptor = TlsAcceptor::from(tls.server_config());
             Box::pin(async move {
                 stream.set_nodelay(true)?;
-                acceptor.accept(stream).await
+                Ok(PeerStream::new(acceptor.accept(stream).await?))
             })
         },
     )

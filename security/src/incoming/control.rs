@@ -134,5 +134,7 @@ macro_rules! write_through {
     };
 }
 
+pub(super) use write_through;
+
 write_through!(Unread, stream);
 write_through!(ControlStream, io);
