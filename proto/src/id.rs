@@ -1,21 +1,18 @@
 //! Identifiers of objects, sessions and clusters.
 
-use rand::RngCore as _;
+use rand::Rng as _;
 
 /// Length of every identifier, in characters.
 pub const LEN: usize = 25;
 
-/// A new random identifier: 25 characters of `[0-9a-z]`.
-///
-/// 17 random bytes with the top bit set are written in base 36 (27 characters, because of that
-/// bit) and the first, least random character is dropped with the last: what stays is 25 long and
-/// carries about 129 bits. Stock engines check nothing but the length and the alphabet.
+/// A new random identifier: 25 characters of `[0-9a-z]`, about 129 bits. Stock engines check nothing but the
+/// length and the alphabet.
 pub fn random() -> String {
-    let mut bytes = [0_u8; 17];
-    rand::rng().fill_bytes(&mut bytes);
-    bytes[0] |= 0x80;
-    let digits = base36(&bytes);
-    digits[1..=LEN].to_owned()
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut rng = rand::rng();
+    (0..LEN)
+        .map(|_| char::from(DIGITS[rng.random_range(0..DIGITS.len())]))
+        .collect()
 }
 
 /// Whether `text` has the form of an identifier.
