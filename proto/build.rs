@@ -23,6 +23,26 @@ const FILES: [&str; 12] = [
 /// Of our own package: what SwarmKit has no words for.
 const OWN_FILES: [&str; 3] = ["node", "raft_status", "raft_stream"];
 
+/// Messages with secrets in them, whose `Debug` is in `src/hidden.rs`. Without a leading dot, a name
+/// does not cover what is declared inside of the message.
+const HIDING: [&str; 15] = [
+    "docker.swarmkit.v1.AcceptancePolicy.RoleAdmissionPolicy.Secret",
+    "docker.swarmkit.v1.CAConfig",
+    "docker.swarmkit.v1.ContainerSpec.PullOptions",
+    "docker.swarmkit.v1.EncryptionKey",
+    "docker.swarmkit.v1.GetUnlockKeyResponse",
+    "docker.swarmkit.v1.IssueNodeCertificateRequest",
+    "docker.swarmkit.v1.JoinTokens",
+    "docker.swarmkit.v1.MaybeEncryptedRecord",
+    "docker.swarmkit.v1.ProcessRaftMessageRequest",
+    "docker.swarmkit.v1.RootCA",
+    "docker.swarmkit.v1.RootRotation",
+    "docker.swarmkit.v1.SecretSpec",
+    "docker.swarmkit.v1.StreamRaftMessageRequest",
+    "skep.v1.RaftMessage",
+    "skep.v1.UnlockRequest",
+];
+
 /// SwarmKit's package, and a message in it that only the generator of Rust types sees.
 const PACKAGE: &str = "docker.swarmkit.v1";
 const SHARED: &str = "SharedTaskSpec";
@@ -49,6 +69,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".")
         // Payloads (secrets, certificates, raft messages) are cloned by reference count.
         .bytes(".")
+        .skip_debug(HIDING)
         .codec_path("crate::codec::OwnCodec")
         .extern_path(
             format!(".{PACKAGE}.{SHARED}"),

@@ -7,6 +7,7 @@
 pub mod access;
 mod codec;
 pub mod executor;
+mod hidden;
 pub mod id;
 mod shared;
 
