@@ -14,6 +14,7 @@ use skep_proto::{Timestamp, v1};
 use crate::dependencies::Dependencies;
 
 pub mod docker;
+mod memory_dir;
 pub mod null;
 pub mod process;
 

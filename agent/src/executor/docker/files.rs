@@ -3,24 +3,13 @@
 //! They lie in memory where the host has a place for that, in a directory of the task that only
 //! the daemon can enter; the engine mounts each into the container, read-only.
 
-use std::{
-    fs::{self, DirBuilder, OpenOptions, Permissions},
-    io::{self, Write as _},
-    os::unix::fs::{
-        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
-    },
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use bollard::models::{Mount, MountType};
+use rustix::process::geteuid;
 
 use super::plan::{File, Source};
-use crate::dependencies::Dependencies;
-
-/// Where memory is mounted on Linux hosts.
-const PLACES: [&str; 2] = ["/run", "/dev/shm"];
-/// `f_type` of a file system in memory, see statfs(2).
-const TMPFS: u64 = 0x0102_1994;
+use crate::{dependencies::Dependencies, executor::memory_dir};
 
 /// Why files could not be made.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,28 +32,11 @@ pub(super) fn write(
     if files.is_empty() {
         return Ok(Vec::new());
     }
-    let dir = match PLACES.iter().find_map(|place| in_memory(Path::new(place))) {
-        Some(base) => base.join(task_id),
-        None => {
-            tracing::warn!(
-                task_id,
-                "this host has no file system in memory: secrets lie on its disk as long as their \
-                 task is here"
-            );
-            dir.join("files")
-        }
-    };
-    let trouble = |error: io::Error| {
+    let dir = memory_dir::make(task_id, &dir.join("files")).map_err(|error| {
         Trouble::Other(format!(
             "cannot make files for secrets and configs: {error}"
         ))
-    };
-    match fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(trouble(error)),
-        _ => {}
-    }
-    let private = DirBuilder::new().mode(0o700).create(&dir);
-    private.map_err(trouble)?;
+    })?;
     let mut mounts = Vec::new();
     for (number, file) in files.iter().enumerate() {
         let data = match &file.source {
@@ -85,7 +57,10 @@ pub(super) fn write(
             return Err(Trouble::Missing(why));
         };
         let path = dir.join(number.to_string());
-        let made = make(&path, &data, file);
+        // Only root can give files away. Root in the container reads them whoever owns them.
+        let given = geteuid().is_root() || file.uid != 0 || file.gid != 0;
+        let owner = given.then_some((file.uid, file.gid));
+        let made = memory_dir::write(&path, &data, owner, file.mode);
         made.map_err(|error| Trouble::Other(format!("cannot make a file of {what}: {error}")))?;
         mounts.push(Mount {
             target: Some(file.target.clone()),
@@ -100,50 +75,7 @@ pub(super) fn write(
 
 /// Removes what [`write`] has written for a task in memory.
 pub(super) fn remove(task_id: &str) {
-    for place in PLACES {
-        let dir = Path::new(place).join(own_name()).join(task_id);
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::error!(task_id, %error, "cannot remove the files of secrets and configs");
-            }
-            _ => {}
-        }
+    if let Err(error) = memory_dir::remove(task_id, None) {
+        tracing::error!(task_id, %error, "cannot remove the files of secrets and configs");
     }
-}
-
-fn make(path: &Path, data: &[u8], file: &File) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut open = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    open.write_all(data)?;
-    // Only root can give files away. Root in the container reads them whoever owns them.
-    if rustix::process::geteuid().is_root() || file.uid != 0 || file.gid != 0 {
-        chown(path, Some(file.uid), Some(file.gid))?;
-    }
-    // Last: a change of owner takes bits away.
-    open.set_permissions(Permissions::from_mode(file.mode))
-}
-
-/// Our directory in a place, if files there are in memory and nobody else can reach ours.
-fn in_memory(place: &Path) -> Option<PathBuf> {
-    let system = rustix::fs::statfs(place).ok()?;
-    if u64::try_from(system.f_type).ok()? != TMPFS {
-        return None;
-    }
-    let dir = place.join(own_name());
-    match DirBuilder::new().mode(0o700).create(&dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return None,
-        _ => {}
-    }
-    // Everybody may write to some of these places, and could have been here first.
-    let found = fs::symlink_metadata(&dir).ok()?;
-    let ours = found.uid() == rustix::process::geteuid().as_raw();
-    (found.is_dir() && ours && found.mode() & 0o077 == 0).then_some(dir)
-}
-
-fn own_name() -> String {
-    format!("skep-{}", rustix::process::geteuid().as_raw())
 }

@@ -6,11 +6,9 @@
 //! user can enter it. It goes when the task ends.
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions, Permissions},
-    io::{self, Write as _},
-    os::unix::fs::{
-        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
-    },
+    fs::DirBuilder,
+    io,
+    os::unix::fs::{DirBuilderExt as _, chown},
     path::{Component, Path, PathBuf},
 };
 
@@ -18,12 +16,8 @@ use rustix::process::{getegid, geteuid};
 use skep_proto::v1::{self, FileTarget, config_reference, secret_reference};
 
 use super::user::Ids;
-use crate::dependencies::Dependencies;
+use crate::{dependencies::Dependencies, executor::memory_dir};
 
-/// Places that are in memory on most hosts.
-const PLACES: [&str; 2] = ["/run", "/dev/shm"];
-/// `TMPFS_MAGIC` and `RAMFS_MAGIC` of the kernel's `linux/magic.h`.
-const MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 /// The permissions of a file for which none are given.
 const MODE: u32 = 0o444;
 
@@ -137,10 +131,9 @@ fn file(kind: Kind, id: &str, name: &str, target: Option<&FileTarget>) -> Result
     })
 }
 
-/// Where the files of a task may be, in the order of preference.
-fn places(task_id: &str, dir: &Path) -> impl Iterator<Item = PathBuf> {
-    let in_memory = PLACES.map(|place| Path::new(place).join(format!("skep-{task_id}")));
-    in_memory.into_iter().chain([dir.join("files")])
+/// Where the files of a task are on a host that has no place in memory.
+fn on_disk(dir: &Path) -> PathBuf {
+    dir.join("files")
 }
 
 /// Places the files of a task anew; `dir` is the task's own directory. Blocks.
@@ -151,22 +144,19 @@ pub(super) fn place(
     dependencies: &Dependencies,
     owner: Option<Ids>,
 ) -> Result<(), String> {
-    remove(task_id, dir).map_err(|error| format!("cannot remove old files: {error}"))?;
     if files.is_empty() {
-        return Ok(());
+        return remove(task_id, dir).map_err(|error| format!("cannot remove old files: {error}"));
     }
-    let own = dir.join("files");
-    let root = places(task_id, dir)
-        .filter(|place| *place == own || is_memory(place))
-        .find(|place| make_dir(place, owner).is_ok())
-        .ok_or("there is no place for secrets and configs: /run or /dev/shm must be writable")?;
-    if root == own && owner.is_some() {
+    let trouble = |error| format!("cannot make files for secrets and configs: {error}");
+    let root = memory_dir::make(task_id, &on_disk(dir)).map_err(trouble)?;
+    if root == on_disk(dir) && owner.is_some() {
         return Err(
             "secrets and configs cannot be given to another user: neither /run nor /dev/shm is in \
              memory on this host"
                 .to_owned(),
         );
     }
+    give(&root, owner).map_err(trouble)?;
     for file in files {
         let (word, name) = (file.kind.word(), &file.name);
         let data = match file.kind {
@@ -195,47 +185,24 @@ fn write(root: &Path, file: &File, data: &[u8], owner: Option<Ids>) -> io::Resul
         }
     }
     let path = root.join(file.kind.dir()).join(&file.path);
-    let mut new = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
-    new.write_all(data)?;
-    if (file.uid, file.gid) != (geteuid().as_raw(), getegid().as_raw()) {
-        chown(&path, Some(file.uid), Some(file.gid))?;
-    }
-    fs::set_permissions(&path, Permissions::from_mode(file.mode))
+    let given = (file.uid, file.gid) != (geteuid().as_raw(), getegid().as_raw());
+    let owner = given.then_some((file.uid, file.gid));
+    memory_dir::write(&path, data, owner, file.mode)
 }
 
 /// Makes a directory that only `owner` can enter, and we.
 fn make_dir(path: &Path, owner: Option<Ids>) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)?;
-    match owner {
-        Some(ids) => chown(path, Some(ids.uid), Some(ids.gid)),
-        None => Ok(()),
-    }
+    give(path, owner)
 }
 
-/// Whether a new file at `path` would be in memory only.
-fn is_memory(path: &Path) -> bool {
-    let parent = path.parent().map(rustix::fs::statfs);
-    let kind = parent.and_then(Result::ok).map(|it| it.f_type);
-    kind.is_some_and(|kind| {
-        MEMORY
-            .iter()
-            .any(|memory| i128::from(*memory) == i128::from(kind))
-    })
+fn give(path: &Path, owner: Option<Ids>) -> io::Result<()> {
+    owner.map_or(Ok(()), |ids| chown(path, Some(ids.uid), Some(ids.gid)))
 }
 
 /// Where the files of a task are, `None` if they are not placed.
 pub(super) fn find(task_id: &str, dir: &Path) -> Option<PathBuf> {
-    places(task_id, dir).find(|place| is_ours(place))
-}
-
-fn is_ours(place: &Path) -> bool {
-    // Root gives the directory to the task's user; others cannot.
-    fs::symlink_metadata(place)
-        .is_ok_and(|it| it.is_dir() && (geteuid().is_root() || it.uid() == geteuid().as_raw()))
+    memory_dir::find(task_id, &on_disk(dir))
 }
 
 /// The variables that tell the task where its files are.
@@ -249,17 +216,13 @@ pub(super) fn variables(files: &[File], root: &Path) -> Vec<(&'static str, PathB
 
 /// Removes the files of a task, if there are any. Blocks.
 pub(super) fn remove(task_id: &str, dir: &Path) -> io::Result<()> {
-    for place in places(task_id, dir).filter(|place| is_ours(place)) {
-        match fs::remove_dir_all(place) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
+    memory_dir::remove(task_id, Some(&on_disk(dir)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
     use super::*;
 
     fn secret(name: &str, target: &str, mode: u32) -> v1::SecretReference {
@@ -312,10 +275,6 @@ mod tests {
         // Placed again, as after a failure half-way.
         place(&files, &task_id, dir.path(), &dependencies(), None).unwrap();
         let root = find(&task_id, dir.path()).unwrap();
-        if is_memory(Path::new("/dev/shm/x")) {
-            assert!(is_memory(&root.join("x")), "{root:?}");
-            assert!(!root.starts_with(dir.path()));
-        }
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&root), 0o700);
         let variables = variables(&files, &root);
