@@ -156,10 +156,7 @@ impl Reader {
         while let Some(&mut (number, ref mut file)) = files.front_mut() {
             // Before reading: if it was turned over, what is read now is all that it will have.
             let newer = files_behind(number, &self.dir)?;
-            let mut chunk = Vec::new();
-            file.take(CHUNK).read_to_end(&mut chunk)?;
-            if !chunk.is_empty() {
-                self.rest.extend_from_slice(&chunk);
+            if more(file, &mut self.rest)? {
                 let wanted = &self.wanted;
                 let lines = &mut self.lines;
                 split(&mut self.rest, |line| {
@@ -209,6 +206,11 @@ fn files_behind(number: u64, dir: &Path) -> io::Result<bool> {
     Ok(files::current(dir)?.is_some_and(|current| current != number))
 }
 
+/// Reads a piece behind `rest`; whether there was any.
+fn more(file: &File, rest: &mut Vec<u8>) -> io::Result<bool> {
+    Ok(file.take(CHUNK).read_to_end(rest)? > 0)
+}
+
 /// Takes the whole lines out of `rest`.
 fn split(rest: &mut Vec<u8>, mut each: impl FnMut(LogLine)) {
     let mut start = 0;
@@ -230,12 +232,7 @@ fn count(files: &VecDeque<(u64, File)>, wanted: &Wanted) -> io::Result<u64> {
     for (_, file) in files {
         let mut file = file;
         let mut rest = Vec::new();
-        loop {
-            let mut chunk = Vec::new();
-            if file.take(CHUNK).read_to_end(&mut chunk)? == 0 {
-                break;
-            }
-            rest.extend_from_slice(&chunk);
+        while more(file, &mut rest)? {
             split(&mut rest, |line| count += u64::from(wanted.has(&line)));
         }
         file.seek(SeekFrom::Start(0))?;
@@ -251,12 +248,7 @@ fn skip(files: &mut VecDeque<(u64, File)>, wanted: &Wanted, mut lines: u64) -> i
         };
         let mut at = 0_u64;
         let mut rest = Vec::new();
-        loop {
-            let mut chunk = Vec::new();
-            if file.take(CHUNK).read_to_end(&mut chunk)? == 0 {
-                break;
-            }
-            rest.extend_from_slice(&chunk);
+        while more(file, &mut rest)? {
             let mut start = 0;
             while lines > 0
                 && let Some(length) = memchr::memchr(b'\n', &rest[start..])
