@@ -1,6 +1,6 @@
 //! The simulator keeps its own promises: seeds repeat, rules hold, and planted faults are found.
 
-use skep_tests::sim::{self, Mutation, Options};
+use skep_tests::sim::{self, Mutation, Options, Summary};
 
 /// Seeds that are many more than enough to find each planted fault: most show in the first ones, a
 /// second vote takes some hundred.
@@ -8,11 +8,14 @@ const ENOUGH: u64 = 1000;
 
 #[test]
 fn whole_clusters_keep_all_rules() {
+    let mut total = Summary::default();
     for seed in 1..=25 {
-        if let Err(failure) = sim::run(seed, Options::default()) {
-            panic!("{failure}");
+        match sim::run(seed, Options::default()) {
+            Ok(summary) => total.add(&summary),
+            Err(failure) => panic!("{failure}"),
         }
     }
+    assert!(total.keys > 0, "no key was changed: {total}");
 }
 
 #[test]
@@ -73,5 +76,13 @@ fn a_stale_read_is_found() {
     assert_eq!(
         find(Mutation::StaleRead),
         "acknowledged operations are linearizable"
+    );
+}
+
+#[test]
+fn entries_that_outlive_their_key_are_found() {
+    assert_eq!(
+        find(Mutation::KeepDropped),
+        "a member starts again from its log"
     );
 }

@@ -15,7 +15,8 @@ struct Args {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// Plant a fault: skip-sync, acknowledge-early, reuse-version, drop-change, vote-twice or stale-read.
+    /// Plant a fault: skip-sync, acknowledge-early, reuse-version, drop-change, vote-twice, stale-read or
+    /// keep-dropped.
     #[arg(long)]
     mutation: Option<Mutation>,
     /// Print every event.
@@ -76,7 +77,7 @@ fn main() -> ExitCode {
             "entries": total.entries, "acknowledged": total.acknowledged,
             "refused": total.refused, "unknown": total.unknown, "reads": total.reads,
             "starts": total.starts, "leaders": total.leaders, "snapshots": total.snapshots,
-            "lagged": total.lagged, "failures": failures,
+            "lagged": total.lagged, "keys": total.keys, "failures": failures,
         });
         println!("{result}");
     } else {

@@ -5,8 +5,11 @@ use std::{collections::VecDeque, sync::Arc};
 
 use rand::{Rng, rngs::StdRng};
 use skep_raft::{
-    Append, Batch, Error, LocalMember, LogStore, MemoryLog, SnapshotWriter, WrittenSnapshot, drive,
+    Append, Batch, Error, Loaded, LocalMember, LogStore, MemoryLog, Rotation, SealedLog,
+    SnapshotWriter, WrittenSnapshot, drive,
 };
+
+use super::{keys::Keys, platter::Platter};
 
 /// Most appends that are lost in a crash when the disk lies about them.
 const UNSYNCED: usize = 4;
@@ -29,18 +32,22 @@ enum Work {
         snapshot: WrittenSnapshot,
         compact: u64,
     },
+    /// Old entries are dropped.
+    Drop,
 }
 
 pub(super) struct Disk {
     /// What is on the platter. The members' logs are clones, which share it.
-    platter: MemoryLog,
+    platter: Platter,
+    /// The keys that it is sealed with.
+    pub(super) keys: Keys,
     /// The log that the running member has open.
-    log: Box<dyn LogStore>,
+    log: SealedLog<Platter>,
     jobs: VecDeque<Job>,
     room: usize,
     /// What is being written, and the number of its last append.
     writing: Option<(Work, Option<u64>)>,
-    /// Up to where old entries are dropped by the next write.
+    /// Up to where old entries are dropped when the disk has nothing else to do, or with the next write.
     compact: Option<u64>,
     /// Said to be durable and not yet on the platter. Only ever used if the disk is made to lie.
     unsynced: VecDeque<Work>,
@@ -52,11 +59,15 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn new(room: usize, lies: bool) -> Self {
-        let platter = MemoryLog::default();
-        Self {
-            log: open(&platter),
+    /// `lies`: says that things are durable before they are. `keeps`: says that it has dropped what it
+    /// keeps.
+    pub(super) fn new(room: usize, lies: bool, keeps: bool) -> Result<Self, Error> {
+        let platter = Platter::new(MemoryLog::default(), keeps);
+        let keys = Keys::default();
+        Ok(Self {
+            log: SealedLog::open(platter.clone(), Arc::new(keys.clone()))?,
             platter,
+            keys,
             jobs: VecDeque::new(),
             room,
             writing: None,
@@ -65,13 +76,32 @@ impl Disk {
             lies,
             fails: false,
             slow: 1,
-        }
+        })
     }
 
-    /// Opens the log again after a crash.
-    pub(super) fn open(&mut self) -> &mut dyn LogStore {
-        self.log = open(&self.platter);
-        &mut *self.log
+    /// Opens the log again after a crash. That goes on with a change of its key.
+    pub(super) fn open(&mut self) -> Result<Loaded, Error> {
+        self.keys.power_on();
+        self.log = SealedLog::open(self.platter.clone(), Arc::new(self.keys.clone()))?;
+        self.log.load()
+    }
+
+    /// Whether a member that starts now could read its log.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.keys.power_on();
+        SealedLog::open(self.platter.clone(), Arc::new(self.keys.clone())).map(|_| ())
+    }
+
+    /// All its faults end.
+    pub(super) fn mend(&mut self) {
+        self.slow = 1;
+        self.fails = false;
+        self.keys.mend();
+    }
+
+    /// The change of the log's key.
+    pub(super) fn rotation(&self) -> Option<Rotation> {
+        self.log.rotation()
     }
 
     /// Writes what a new member begins with, at once.
@@ -106,7 +136,9 @@ impl Disk {
             return false;
         }
         let Some(job) = self.jobs.pop_front() else {
-            return false;
+            // As the thread that writes the log does when no job waits.
+            self.writing = self.compact.map(|_| (Work::Drop, None));
+            return self.writing.is_some();
         };
         self.writing = Some(match job {
             Job::Save { snapshot, compact } => (Work::Save { snapshot, compact }, None),
@@ -164,36 +196,44 @@ impl Disk {
         match work {
             Work::Append(batch) => {
                 self.log.append(&batch)?;
-                if let Some(index) = self.compact
-                    && self.log.compact(index)?
-                {
-                    self.compact = None;
-                }
+                self.drop_old()
             }
             Work::Save { snapshot, compact } => {
                 self.log.save_snapshot(&snapshot)?;
                 self.compact = Some(compact);
+                Ok(())
             }
+            Work::Drop => self.drop_old(),
+        }
+    }
+
+    fn drop_old(&mut self) -> Result<(), Error> {
+        if let Some(index) = self.compact
+            && self.log.compact(index)?
+        {
+            self.compact = None;
         }
         Ok(())
     }
 
-    /// The member is gone. Of what is not durable the first few writes may have happened.
+    /// The member is gone. Of what is not durable the first few writes may have happened. After the
+    /// power has gone in the middle of one, none has.
     pub(super) fn crash(&mut self, rng: &mut StdRng) -> Result<(), Error> {
         let mut under_way: Vec<Work> = self.unsynced.drain(..).collect();
         under_way.extend(self.writing.take().map(|(work, _)| work));
         let survive = rng.random_range(0..=under_way.len());
         for work in under_way.into_iter().take(survive) {
-            self.write(work)?;
+            if self.keys.power_lost() {
+                break;
+            }
+            match self.write(work) {
+                Err(_) if self.keys.power_lost() => {}
+                written => written?,
+            }
         }
         self.jobs.clear();
         self.compact = None;
         self.fails = false;
         Ok(())
     }
-}
-
-/// The log that a member works on. What decorates logs belongs here.
-fn open(platter: &MemoryLog) -> Box<dyn LogStore> {
-    Box::new(platter.clone())
 }

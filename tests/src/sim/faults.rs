@@ -4,6 +4,7 @@ use rand::{Rng, seq::IteratorRandom};
 
 use super::{
     Violation,
+    keys::Cut,
     oracle::MemberChange,
     plan::{MILLISECOND, Micros, SECOND, TICK},
     queue::Event,
@@ -23,7 +24,7 @@ impl World {
         let calm = self.scene.plan.calm.clone();
         let calm = self.scene.between(&calm);
         self.scene.after(calm, Event::Fault);
-        match self.scene.rng.random_range(0..100) {
+        match self.scene.rng.random_range(0..108) {
             0..22 => self.crash_one(),
             22..26 => self.crash_all(),
             26..38 => {
@@ -44,6 +45,7 @@ impl World {
             }
             76..86 => self.change_members(),
             86..94 => self.transfer(),
+            94..102 => self.change_key(),
             _ => {
                 self.scene.network.mend();
                 self.scene.note(0, Note::Mended);
@@ -177,6 +179,23 @@ impl World {
             scene.note(id, Note::SlowDisk { times });
             scene.after(downtime, Event::MendDisk { member: id });
         }
+    }
+
+    /// A log gets another key. Half of the time the power goes during the change.
+    fn change_key(&mut self) -> Result<(), Violation> {
+        let Some(id) = self.any_running() else {
+            return Ok(());
+        };
+        let rng = &mut self.scene.rng;
+        let cut = rng.random_bool(0.5).then(|| Cut {
+            at_end: rng.random(),
+            after: rng.random(),
+        });
+        let told = rng.random_bool(0.8);
+        if let Some(member) = self.members.get_mut(&id) {
+            member.ask_key(cut, told, &mut self.scene)?;
+        }
+        self.poll_clients(id)
     }
 
     fn skew_clock(&mut self) {

@@ -2,6 +2,7 @@
 //! same order as the one that ships (`skep_raft`'s `node.rs`), but time, disk and network are virtual.
 
 mod apply;
+mod keys;
 mod leading;
 mod reads;
 mod snapshots;
@@ -79,7 +80,6 @@ fn wire(id: u64) -> RaftMember {
 impl Member {
     /// A machine for a member that founds a cluster or joins one.
     pub(super) fn new(id: u64, founder: bool, scene: &mut Scene) -> Result<Self, Violation> {
-        let mut disk = Disk::new(scene.plan.disk_queue, scene.is(Mutation::SkipSync));
         let RaftMember { node_id, addr, .. } = wire(id);
         let local = LocalMember {
             raft_id: id,
@@ -91,9 +91,16 @@ impl Member {
         if founder {
             scene.oracle.proposes_change(1, MemberChange::Add(id));
         }
-        if let Err(error) = disk.found(&local, founder) {
-            return broken("a new member can be made", error.to_string());
-        }
+        let lies = scene.is(Mutation::SkipSync);
+        let keeps = scene.is(Mutation::KeepDropped);
+        let disk = Disk::new(scene.plan.disk_queue, lies, keeps).and_then(|mut disk| {
+            disk.found(&local, founder)?;
+            Ok(disk)
+        });
+        let disk = match disk {
+            Ok(disk) => disk,
+            Err(error) => return broken("a new member can be made", error.to_string()),
+        };
         Ok(Self {
             id,
             life: 0,
@@ -118,8 +125,12 @@ impl Member {
         }
         self.life += 1;
         let rule = "a member starts again from its log";
-        let mut loaded = match self.disk.open().load() {
+        let mut loaded = match self.disk.open() {
             Ok(loaded) => loaded,
+            Err(_) if self.disk.keys.power_lost() => {
+                self.power_lost(scene);
+                return Ok(());
+            }
             Err(error) => return broken(rule, format!("member {}: {error}", self.id)),
         };
         if scene.is(Mutation::VoteTwice) {
@@ -290,6 +301,10 @@ impl Member {
                 process.replica.persisted(number);
             }
             Ok(None) => {}
+            Err(_) if self.disk.keys.power_lost() => {
+                self.power_lost(scene);
+                return self.crash(scene);
+            }
             Err(_) if self.disk.fails => return self.stop(scene, "its disk fails"),
             Err(error) => {
                 return broken(

@@ -18,17 +18,20 @@ pub enum Mutation {
     VoteTwice,
     /// Reads are answered without asking whether this member still leads.
     StaleRead,
+    /// The disk says that it has dropped old entries, and keeps them.
+    KeepDropped,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::SkipSync,
         Self::AcknowledgeEarly,
         Self::ReuseVersion,
         Self::DropChange,
         Self::VoteTwice,
         Self::StaleRead,
+        Self::KeepDropped,
     ];
 
     /// The name on the command line.
@@ -40,6 +43,7 @@ impl Mutation {
             Self::DropChange => "drop-change",
             Self::VoteTwice => "vote-twice",
             Self::StaleRead => "stale-read",
+            Self::KeepDropped => "keep-dropped",
         }
     }
 }

@@ -73,8 +73,7 @@ impl World {
         for member in self.members.values_mut() {
             member.tick = TICK;
             member.paused_until = 0;
-            member.disk.slow = 1;
-            member.disk.fails = false;
+            member.disk.mend();
             member.start_due = true;
             member.start(scene)?;
         }
@@ -107,6 +106,20 @@ impl World {
             }
             Ok(())
         })?;
+        self.run_until("changes of keys come to their end", |world| {
+            let present = &world.scene.oracle.members;
+            let mut members = world.members.values();
+            match members.find(|member| present.contains(&member.id) && member.disk.keys.change()) {
+                Some(member) => Err(format!("member {} has two keys", member.id)),
+                None => Ok(()),
+            }
+        })?;
+        for member in self.members.values() {
+            if let Err(error) = member.disk.check() {
+                let details = format!("member {}: {error}", member.id);
+                return broken("a member starts again from its log", details);
+            }
+        }
         self.scene.oracle.check_acknowledged()?;
         for member in self.members.values_mut() {
             member.check_watchers(&mut self.scene)?;

@@ -29,6 +29,8 @@ pub struct Summary {
     pub snapshots: [u64; 2],
     /// Watchers that were told that they lag.
     pub lagged: u64,
+    /// Changes of a log's key.
+    pub keys: u64,
 }
 
 impl Summary {
@@ -48,6 +50,7 @@ impl Summary {
             *sum += more;
         }
         self.lagged += other.lagged;
+        self.keys += other.keys;
     }
 }
 
@@ -58,7 +61,7 @@ impl fmt::Display for Summary {
             f,
             "{} virtual seconds, {} events, {} entries, {} operations acknowledged, {} refused, {} \
              unknown, {} reads, {} starts, {} leaders, {taken} snapshots taken, {restored} restored, {} \
-             watchers lagged",
+             watchers lagged, {} keys changed",
             self.virtual_ms / 1000,
             self.steps,
             self.entries,
@@ -69,6 +72,7 @@ impl fmt::Display for Summary {
             self.starts,
             self.leaders,
             self.lagged,
+            self.keys,
         )
     }
 }

@@ -5,7 +5,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use super::plan::Micros;
+use super::{keys::Cut, plan::Micros};
 
 /// Events that are kept for the report of a failure.
 const KEPT: usize = 60;
@@ -97,6 +97,10 @@ pub(super) enum Note {
         times: u64,
     },
     DiskWillFail,
+    KeyAsked {
+        cut: Option<Cut>,
+    },
+    PowerLost,
     Watched {
         watcher: usize,
         index: u64,

@@ -253,6 +253,11 @@ impl World {
             entries: self.scene.oracle.last(),
             starts: self.members.values().map(|member| member.life).sum(),
             leaders: self.scene.oracle.leaderships(),
+            keys: self
+                .members
+                .values()
+                .map(|member| member.disk.keys.changed())
+                .sum(),
             ..self.scene.counts
         };
         for client in &self.clients {

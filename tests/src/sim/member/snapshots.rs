@@ -35,7 +35,11 @@ impl Member {
             let interval = process.snapshot_config().0;
             interval > 0 && process.replica.applied() >= process.newest_snapshot + interval
         };
-        if !process.replica.wants_snapshot() && !due() {
+        let rotates = || {
+            let rotation = self.disk.rotation();
+            rotation.is_some_and(|rotation| rotation.wants_snapshot(process.replica.applied()))
+        };
+        if !process.replica.wants_snapshot() && !due() && !rotates() {
             return;
         }
         let store = process.store.snapshot();
@@ -69,14 +73,22 @@ impl Member {
         if process.replica.wants_snapshot() {
             process.replica.offer(own);
         }
+        let rotation = self.disk.rotation();
+        let aged = rotation
+            .as_ref()
+            .and_then(|rotation| rotation.must_drop(index));
         // One of the leader may have come in between.
-        if index > process.newest_snapshot {
-            let compact = index.saturating_sub(process.snapshot_config().1);
+        let newest = process.newest_snapshot;
+        if index > newest || (index == newest && aged.is_some()) {
+            let unneeded = index.saturating_sub(process.snapshot_config().1);
+            let compact = unneeded.max(aged.unwrap_or(0));
             if self.disk.submit(Job::Save { snapshot, compact }) {
                 process.newest_snapshot = index;
-                process.replica.compact(compact);
+                process.replica.compact(unneeded);
                 scene.counts.snapshots[0] += 1;
                 scene.note(self.id, Note::Snapshot { index, compact });
+            } else if let Some(rotation) = rotation {
+                rotation.discarded();
             }
         }
         self.turn(scene)
