@@ -3,6 +3,8 @@
 //! Messages go in and out as the bytes that travel, membership changes and batches are told apart
 //! without the types of the consensus library. [`forget_vote`] plants a fault on purpose.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use skep_proto::v1;
 
@@ -11,6 +13,9 @@ use crate::{
     codec::{self, MessageType},
     member::Change,
 };
+
+/// Time to hand over leadership before a member that was asked to stop ends anyway.
+pub const HANDOVER_TIMEOUT: Duration = crate::node::HANDOVER_TIMEOUT;
 
 /// A message to a peer.
 #[derive(Clone, Debug)]

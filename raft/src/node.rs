@@ -63,7 +63,7 @@ const CROWD: usize = 16;
 /// times as long anyway.
 const GATHERING: Duration = Duration::from_millis(1);
 /// Time to hand over leadership before this member stops anyway.
-const HANDOVER_TIMEOUT: Duration = Duration::from_millis(1500);
+pub(crate) const HANDOVER_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Where the answer to a request goes.
 pub(crate) type Answer = oneshot::Sender<Result<(), Error>>;

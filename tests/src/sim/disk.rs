@@ -216,6 +216,18 @@ impl Disk {
         Ok(())
     }
 
+    /// The member ends: what waits is written first.
+    pub(super) fn close(&mut self, rng: &mut StdRng) -> Result<(), Error> {
+        while self.writing.is_some() || !self.jobs.is_empty() {
+            self.begin();
+            match self.finish() {
+                Err(_) if self.fails || self.keys.power_lost() => break,
+                written => written?,
+            };
+        }
+        self.crash(rng)
+    }
+
     /// The member is gone. Of what is not durable the first few writes may have happened. After the
     /// power has gone in the middle of one, none has.
     pub(super) fn crash(&mut self, rng: &mut StdRng) -> Result<(), Error> {

@@ -24,7 +24,7 @@ impl World {
         let calm = self.scene.plan.calm.clone();
         let calm = self.scene.between(&calm);
         self.scene.after(calm, Event::Fault);
-        match self.scene.rng.random_range(0..108) {
+        match self.scene.rng.random_range(0..114) {
             0..22 => self.crash_one(),
             22..26 => self.crash_all(),
             26..38 => {
@@ -46,6 +46,7 @@ impl World {
             76..86 => self.change_members(),
             86..94 => self.transfer(),
             94..102 => self.change_key(),
+            102..108 => self.stop_one(),
             _ => {
                 self.scene.network.mend();
                 self.scene.note(0, Note::Mended);
@@ -82,18 +83,33 @@ impl World {
     }
 
     fn crash_one(&mut self) -> Result<(), Violation> {
+        self.victim(0.4).map_or(Ok(()), |victim| self.crash(victim))
+    }
+
+    /// One that may go down. The leader is the one that matters most: it is taken in this share of cases.
+    fn victim(&mut self, leads: f64) -> Option<u64> {
         let members = self.members.values();
         let down = members.filter(|member| !member.is_running() && !member.gone);
         if down.count() >= DOWN {
-            return Ok(());
+            return None;
         }
-        // The leader is the one whose crash matters most.
-        let leader = self.leader();
-        let victim = match leader {
-            Some(leader) if self.scene.chance(0.4) => Some(leader),
+        match self.leader() {
+            Some(leader) if self.scene.chance(leads) => Some(leader),
             _ => self.any_running(),
+        }
+    }
+
+    /// Somebody stops a member, which is not a fault but a change of leaders at a bad time.
+    fn stop_one(&mut self) -> Result<(), Violation> {
+        let Some(id) = self.victim(0.8) else {
+            return Ok(());
         };
-        victim.map_or(Ok(()), |victim| self.crash(victim))
+        if let Some(member) = self.members.get_mut(&id)
+            && member.paused_until <= self.scene.now
+        {
+            member.ask_stop(&mut self.scene)?;
+        }
+        self.poll_clients(id)
     }
 
     fn crash_all(&mut self) -> Result<(), Violation> {

@@ -6,8 +6,12 @@ mod keys;
 mod leading;
 mod reads;
 mod snapshots;
+mod stopping;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use rand::Rng;
 use skep_proto::v1::{RaftMember, RaftMemberStatus};
@@ -57,6 +61,10 @@ pub(super) struct Process {
     /// The store may lead once this entry is applied.
     lead_at: u64,
     changes: VecDeque<(u64, MemberChange)>,
+    /// When others were last heard of.
+    heard: BTreeMap<u64, Micros>,
+    /// It is to end: whether someone else was asked to lead first.
+    stopping: Option<bool>,
     pub(super) reads: Reads,
     newest_snapshot: u64,
     taking: Option<OwnSnapshot>,
@@ -177,6 +185,8 @@ impl Member {
             leading: None,
             lead_at: 0,
             changes: VecDeque::new(),
+            heard: BTreeMap::new(),
+            stopping: None,
             reads: Reads::default(),
             newest_snapshot,
             taking: None,
@@ -252,6 +262,7 @@ impl Member {
             );
             return Ok(());
         }
+        process.heard.insert(from, scene.now);
         scene.report(flight, true, wait);
         let stepped =
             drive::incoming(&flight.bytes).and_then(|(_, incoming)| process.replica.step(incoming));
@@ -344,7 +355,7 @@ impl Member {
         }
         self.take_snapshot(scene);
         self.write(scene);
-        Ok(())
+        self.end_if_stopped(scene)
     }
 
     /// The store has something to propose: there is a turn soon, in which it is taken with all that

@@ -35,6 +35,11 @@ pub(super) enum Event {
         member: u64,
         life: u64,
     },
+    /// A member that was asked to stop waits no longer for another leader.
+    HandoverTimeout {
+        member: u64,
+        life: u64,
+    },
     Watch {
         member: u64,
         life: u64,

@@ -31,6 +31,8 @@ pub struct Summary {
     pub lagged: u64,
     /// Changes of a log's key.
     pub keys: u64,
+    /// Members that ended because they were asked to, and those of them that had handed over.
+    pub stops: [u64; 2],
 }
 
 impl Summary {
@@ -51,17 +53,21 @@ impl Summary {
         }
         self.lagged += other.lagged;
         self.keys += other.keys;
+        for (sum, more) in self.stops.iter_mut().zip(other.stops) {
+            *sum += more;
+        }
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [taken, restored] = self.snapshots;
+        let [stops, handed_over] = self.stops;
         write!(
             f,
             "{} virtual seconds, {} events, {} entries, {} operations acknowledged, {} refused, {} \
              unknown, {} reads, {} starts, {} leaders, {taken} snapshots taken, {restored} restored, {} \
-             watchers lagged, {} keys changed",
+             watchers lagged, {} keys changed, {stops} stops, {handed_over} handed over",
             self.virtual_ms / 1000,
             self.steps,
             self.entries,

@@ -101,6 +101,10 @@ pub(super) enum Note {
         cut: Option<Cut>,
     },
     PowerLost,
+    AskedToStop,
+    Ended {
+        handed_over: bool,
+    },
     Watched {
         watcher: usize,
         index: u64,

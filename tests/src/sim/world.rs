@@ -112,6 +112,7 @@ impl World {
             | Event::Report { member, life, .. }
             | Event::Written { member, life }
             | Event::Snapshot { member, life }
+            | Event::HandoverTimeout { member, life }
             | Event::Watch { member, life, .. } => self.member_event(member, life, event),
             Event::Start { member } => {
                 if !self.members.contains_key(&member) {
@@ -167,6 +168,7 @@ impl World {
             Event::Report { report, .. } => member.told(report, scene)?,
             Event::Written { .. } => member.written(scene)?,
             Event::Snapshot { .. } => member.snapshot_taken(scene)?,
+            Event::HandoverTimeout { .. } => member.end(scene)?,
             Event::Watch { watcher, .. } => member.watch(watcher, scene)?,
             _ => {}
         }
