@@ -218,7 +218,9 @@ fn a_written_snapshot_counts_when_the_log_says_so<D: Disk>() {
     let writer = log.snapshot_writer();
     let written = writer.write(&OwnSnapshot(first.clone())).unwrap();
     assert_eq!((written.index(), log.load().unwrap().snapshot), (8, None));
+    let again = writer.write(&OwnSnapshot(first.clone())).unwrap();
     log.save_snapshot(&written).unwrap();
+    log.save_snapshot(&again).unwrap();
     let written = writer.write(&OwnSnapshot(second.clone())).unwrap();
     assert_eq!(log.load().unwrap().snapshot, Some(first));
     log.save_snapshot(&written).unwrap();

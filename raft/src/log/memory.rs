@@ -83,10 +83,13 @@ impl LogStore for MemoryLog {
             .extract_if(.., |found| found.get_metadata().index <= snapshot.index)
             .last()
             .filter(|found| found.get_metadata().index == snapshot.index);
-        if found.is_none() {
+        let mut log = self.log.lock();
+        if found.is_some() {
+            log.snapshot = found;
+        } else if log.snapshot_index() != snapshot.index {
+            // One that was written twice counts already, with what was written last.
             return Err(Error::malformed("snapshot", "it was not written"));
         }
-        self.log.lock().snapshot = found;
         Ok(())
     }
 
