@@ -17,6 +17,9 @@ use crate::{
 /// Time to hand over leadership before a member that was asked to stop ends anyway.
 pub const HANDOVER_TIMEOUT: Duration = crate::node::HANDOVER_TIMEOUT;
 
+/// Ticks that the disk of a leader may take for one write before it lets someone else lead.
+pub const MAX_STALLED_TICKS: usize = crate::node::MAX_STALLED_TICKS;
+
 /// A message to a peer.
 #[derive(Clone, Debug)]
 pub struct Outgoing {

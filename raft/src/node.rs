@@ -42,6 +42,7 @@ use crate::{
     replica::{Output, Replica, ReplicaConfig},
 };
 
+pub(crate) use self::leadership::MAX_STALLED_TICKS;
 pub(crate) use self::reads::{MAX_READS, Read, Reads};
 
 /// Proposals that may wait. More than the store ever has under way, so it never sees this full.

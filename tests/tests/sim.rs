@@ -16,6 +16,7 @@ fn whole_clusters_keep_all_rules() {
         }
     }
     assert!(total.keys > 0, "no key was changed: {total}");
+    assert!(total.gave_way > 0, "no stalled leader gave way: {total}");
     assert!(total.stops[1] > 0, "nobody handed over: {total}");
 }
 

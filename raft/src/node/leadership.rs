@@ -13,7 +13,7 @@ use crate::{Error, member::Change};
 /// Ticks that the disk of a leader may take for one write. Its heartbeats go on meanwhile, so nobody
 /// else would stand for election, but it can acknowledge nothing. Five times the shortest election
 /// timeout: handing over costs about one, and slow disks must not make leaders flap.
-const MAX_STALLED_TICKS: usize = 50;
+pub(crate) const MAX_STALLED_TICKS: usize = 50;
 
 /// A proposal of the store of a leader, and the term in which it was made.
 pub(super) struct Queued {

@@ -77,7 +77,7 @@ fn main() -> ExitCode {
             "entries": total.entries, "acknowledged": total.acknowledged,
             "refused": total.refused, "unknown": total.unknown, "reads": total.reads,
             "starts": total.starts, "leaders": total.leaders, "snapshots": total.snapshots,
-            "lagged": total.lagged, "keys": total.keys, "stops": total.stops, "failures": failures,
+            "lagged": total.lagged, "keys": total.keys, "stops": total.stops, "gave_way": total.gave_way, "failures": failures,
         });
         println!("{result}");
     } else {

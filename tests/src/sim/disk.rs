@@ -117,6 +117,12 @@ impl Disk {
         self.log.snapshot_writer()
     }
 
+    /// Whether an append is not durable yet.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self.writing, Some((_, Some(_))))
+            || self.jobs.iter().any(|job| matches!(job, Job::Append(_)))
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.jobs.len() < self.room
     }

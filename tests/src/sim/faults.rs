@@ -12,6 +12,9 @@ use super::{
     world::World,
 };
 
+/// Longest time of a write while a disk stalls.
+const STALL: Micros = 20 * SECOND;
+
 /// Members that may be down or paused at a time on purpose, beyond which only all of them are.
 const DOWN: usize = 2;
 
@@ -176,21 +179,31 @@ impl World {
     }
 
     fn break_disk(&mut self) {
-        let Some(id) = self.any_running() else {
+        let Some(mut id) = self.any_running() else {
             return;
         };
         let downtime = self.downtime();
+        let kind = self.scene.rng.random_range(0..10);
+        if kind >= 7
+            && let Some(leader) = self.leader()
+        {
+            id = leader;
+        }
         let scene = &mut self.scene;
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
-        if scene.rng.random_bool(0.4) {
+        if kind < 4 {
             member.disk.fails = true;
             member.start_due = true;
             scene.note(id, Note::DiskWillFail);
             scene.after(downtime + SECOND, Event::Start { member: id });
         } else {
-            member.disk.slow = scene.rng.random_range(2..200);
+            member.disk.slow = match kind {
+                4..7 => scene.rng.random_range(2..200),
+                // The next write takes so long that a leader has to give way.
+                _ => STALL / scene.plan.sync.end,
+            };
             let times = member.disk.slow;
             scene.note(id, Note::SlowDisk { times });
             scene.after(downtime, Event::MendDisk { member: id });

@@ -61,6 +61,8 @@ pub(super) struct Process {
     /// The store may lead once this entry is applied.
     lead_at: u64,
     changes: VecDeque<(u64, MemberChange)>,
+    /// Ticks for which the disk has been busy without getting anything done.
+    stalled_ticks: usize,
     /// When others were last heard of.
     heard: BTreeMap<u64, Micros>,
     /// It is to end: whether someone else was asked to lead first.
@@ -185,6 +187,7 @@ impl Member {
             leading: None,
             lead_at: 0,
             changes: VecDeque::new(),
+            stalled_ticks: 0,
             heard: BTreeMap::new(),
             stopping: None,
             reads: Reads::default(),
@@ -236,6 +239,7 @@ impl Member {
         if let Some(process) = &mut self.process {
             process.replica.tick();
             process.replica.campaign_if_alone();
+            process.give_way_if_stalled(member, self.disk.is_busy(), scene);
         }
         self.turn(scene)
     }
@@ -309,6 +313,7 @@ impl Member {
         match self.disk.finish() {
             Ok(Some(number)) => {
                 scene.note(self.id, Note::Written { number });
+                process.stalled_ticks = 0;
                 process.replica.persisted(number);
             }
             Ok(None) => {}

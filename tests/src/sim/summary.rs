@@ -33,6 +33,8 @@ pub struct Summary {
     pub keys: u64,
     /// Members that ended because they were asked to, and those of them that had handed over.
     pub stops: [u64; 2],
+    /// Times that a leader whose disk stalls has asked another member to lead.
+    pub gave_way: u64,
 }
 
 impl Summary {
@@ -53,6 +55,7 @@ impl Summary {
         }
         self.lagged += other.lagged;
         self.keys += other.keys;
+        self.gave_way += other.gave_way;
         for (sum, more) in self.stops.iter_mut().zip(other.stops) {
             *sum += more;
         }
@@ -67,7 +70,7 @@ impl fmt::Display for Summary {
             f,
             "{} virtual seconds, {} events, {} entries, {} operations acknowledged, {} refused, {} \
              unknown, {} reads, {} starts, {} leaders, {taken} snapshots taken, {restored} restored, {} \
-             watchers lagged, {} keys changed, {stops} stops, {handed_over} handed over",
+             watchers lagged, {} keys changed, {stops} stops, {handed_over} handed over, {} gave way",
             self.virtual_ms / 1000,
             self.steps,
             self.entries,
@@ -79,6 +82,7 @@ impl fmt::Display for Summary {
             self.leaders,
             self.lagged,
             self.keys,
+            self.gave_way,
         )
     }
 }

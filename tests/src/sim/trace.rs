@@ -101,6 +101,7 @@ pub(super) enum Note {
         cut: Option<Cut>,
     },
     PowerLost,
+    GivesWay,
     AskedToStop,
     Ended {
         handed_over: bool,

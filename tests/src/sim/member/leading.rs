@@ -103,6 +103,22 @@ impl Process {
         scene.note(member, Note::StoreLeads { term: role.term });
     }
 
+    /// Called at each tick: lets someone else lead while the own disk stalls.
+    pub(super) fn give_way_if_stalled(&mut self, member: u64, busy: bool, scene: &mut Scene) {
+        if !busy {
+            self.stalled_ticks = 0;
+            return;
+        }
+        self.stalled_ticks += 1;
+        if self.stalled_ticks > drive::MAX_STALLED_TICKS
+            && !self.replica.is_transferring()
+            && self.hand_over(member, scene)
+        {
+            scene.note(member, Note::GivesWay);
+            scene.counts.gave_way += 1;
+        }
+    }
+
     pub(super) fn stop_leading(&mut self, member: u64, scene: &mut Scene) {
         if self.leading.take().is_some() {
             self.store.follow();
