@@ -67,11 +67,12 @@ impl<L: LogStore> SealedLog<L> {
 
     /// Goes on with a change of the key, or begins one that is due.
     fn resume(&mut self) -> Result<(), Error> {
-        if let Some(until) = self.sealer.covered() {
+        self.sealer.begin_if_due()?;
+        if let Some(until) = self.sealer.covered_at_start() {
             while !self.log.compact(until)? {}
             self.finish()?;
         }
-        self.sealer.begin_if_due()
+        Ok(())
     }
 
     /// Ends a change of the key after the last of what the old one had sealed was dropped.

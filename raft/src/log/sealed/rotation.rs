@@ -160,8 +160,7 @@ impl Sealer {
         state.last = last;
         if let Some(turn) = &mut state.turn {
             turn.until = aged.until;
-            // An empty log needs no snapshot.
-            turn.saved = aged.covered.or((aged.until == 0).then_some(0));
+            turn.saved = aged.covered;
             turn.written = turn.saved;
         }
     }
@@ -207,6 +206,13 @@ impl Sealer {
         let state = self.state.lock();
         let turn = state.turn.as_ref()?;
         turn.covers(turn.saved).then_some(turn.until)
+    }
+
+    /// The same for a log that was just opened: one in which nothing is old needs no snapshot.
+    pub(super) fn covered_at_start(&self) -> Option<u64> {
+        let state = self.state.lock();
+        let turn = state.turn.as_ref()?;
+        (turn.until == 0 || turn.covers(turn.saved)).then_some(turn.until)
     }
 
     pub(super) fn begin_if_due(&self) -> Result<(), Error> {
