@@ -2,6 +2,9 @@
 //! own that can be taken away from under it.
 
 pub mod configs;
+mod recovery;
+mod roles;
+mod services;
 
 use std::{
     fs::File,
@@ -21,13 +24,9 @@ use skep_agent::{
 };
 use skep_node::{Config, Join, Node};
 use skep_proto::v1::{
-    Annotations, Cluster as ClusterObject, ContainerSpec, CreateServiceRequest, GetServiceRequest,
-    GetTaskRequest, ListClustersRequest, ListNodesRequest, ListTasksRequest, Node as NodeObject,
-    NodeRole, NodeSpec, RemoveNodeRequest, ReplicatedService, RestartPolicy, Service, ServiceSpec,
-    Task, TaskSpec, TaskState, UpdateNodeRequest, UpdateNodeResponse, UpdateServiceRequest,
-    control_client::ControlClient, list_tasks_request::Filters, logs_client::LogsClient,
-    node_spec::Availability, node_status::State, service_spec::Mode,
-    task_spec::Runtime as TaskRuntime, watch_client::WatchClient,
+    Cluster as ClusterObject, ListClustersRequest, ListNodesRequest, Node as NodeObject, NodeSpec,
+    UpdateNodeRequest, control_client::ControlClient, logs_client::LogsClient,
+    node_spec::Availability, node_status::State, watch_client::WatchClient,
 };
 use skep_raft::Status as RaftStatus;
 use skep_security::UnlockKey;
@@ -37,7 +36,7 @@ use tonic::{Status, transport::Channel};
 
 use crate::{control, links::Links};
 
-mod recovery;
+pub use services::spec;
 
 /// How long anything may take before a test gives up. Generous: it is no measure of speed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -239,86 +238,6 @@ impl Cluster {
         let (runtime, node) = self.host(name).running.take().unwrap();
         runtime.spawn(Box::pin(node.stop())).await.unwrap();
         runtime.shutdown_background();
-    }
-
-    /// Runs a node, as a daemon does, until the end of its manager is dealt with: it was removed from its
-    /// cluster. From then on the node is a worker.
-    pub async fn steps_down(&mut self, name: &str) {
-        let host = self.host(name);
-        let (socket, log) = (host.socket(), host.state_dir.join("raft"));
-        let (_, node) = host.running.as_mut().unwrap();
-        let stepped_down = eventually("the manager's end", async || {
-            (!socket.exists() && !log.exists()).then_some(())
-        });
-        tokio::select! {
-            end = Box::pin(node.run()) => panic!("{name}: {end:?}"),
-            () = stepped_down => {}
-        }
-        assert!(node.manager().is_none());
-        host.manager = false;
-    }
-
-    /// Runs a node, as a daemon does, until it is a manager.
-    pub async fn becomes_manager(&mut self, name: &str) {
-        let host = self.host(name);
-        let (_, node) = host.running.as_mut().unwrap();
-        let manages = tokio::time::timeout(PATIENCE, node.manages());
-        tokio::select! {
-            end = Box::pin(node.run()) => panic!("{name}: {end:?}"),
-            started = manages => started.unwrap(),
-        }
-        assert!(node.manager().is_some());
-        host.manager = true;
-    }
-
-    /// Asks for a node to become a worker.
-    pub async fn demote(&self, name: &str) {
-        self.retry("demotion", async |_| self.try_demote(name).await)
-            .await;
-    }
-
-    /// Asks for a node to become a manager.
-    pub async fn promote(&self, name: &str) {
-        self.retry("promotion", async |_| {
-            self.try_role(name, NodeRole::Manager).await
-        })
-        .await;
-    }
-
-    /// Asks once for a node to become a worker.
-    pub async fn try_demote(
-        &self,
-        name: &str,
-    ) -> Result<tonic::Response<UpdateNodeResponse>, Status> {
-        self.try_role(name, NodeRole::Worker).await
-    }
-
-    async fn try_role(
-        &self,
-        name: &str,
-        role: NodeRole,
-    ) -> Result<tonic::Response<UpdateNodeResponse>, Status> {
-        let node = self.node_object(name).await;
-        let mut spec = node.spec().clone();
-        spec.set_desired_role(role);
-        let request = UpdateNodeRequest {
-            node_id: node.id.clone(),
-            node_version: node.meta().version,
-            spec: Some(spec),
-        };
-        self.control().await.update_node(request).await
-    }
-
-    /// Removes the node object of a host.
-    pub async fn remove_node(&self, node_id: &str, force: bool) {
-        self.retry("node removal", async |mut control| {
-            let request = RemoveNodeRequest {
-                node_id: node_id.to_owned(),
-                force,
-            };
-            control.remove_node(request).await
-        })
-        .await;
     }
 
     /// How replication stands as the leader sees it.
@@ -536,107 +455,6 @@ impl Cluster {
         .await;
     }
 
-    /// Creates a service of `replicas` tasks that run `command`.
-    pub async fn create(&self, name: &str, replicas: u64, command: &[&str]) -> Service {
-        self.create_service(spec(name, replicas, command)).await
-    }
-
-    /// Creates a service.
-    pub async fn create_service(&self, spec: ServiceSpec) -> Service {
-        let created = Box::pin(self.retry("service create", async |mut control| {
-            control
-                .create_service(CreateServiceRequest {
-                    spec: Some(spec.clone()),
-                })
-                .await
-        }))
-        .await;
-        created.service.unwrap()
-    }
-
-    /// Changes a service's spec, whatever version it has.
-    pub async fn update(&self, service_id: &str, change: impl Fn(&mut ServiceSpec)) -> Service {
-        let updated = Box::pin(self.retry("service update", async |mut control| {
-            let service_id = service_id.to_owned();
-            let request = GetServiceRequest {
-                service_id,
-                insert_defaults: false,
-            };
-            let service = control
-                .get_service(request)
-                .await?
-                .into_inner()
-                .service
-                .unwrap();
-            let mut spec = service.spec().clone();
-            change(&mut spec);
-            let request = UpdateServiceRequest {
-                service_id: service.id.clone(),
-                service_version: service.meta().version,
-                spec: Some(spec),
-                ..Default::default()
-            };
-            control.update_service(request).await
-        }))
-        .await;
-        updated.service.unwrap()
-    }
-
-    /// Sets the number of tasks.
-    pub async fn scale(&self, service_id: &str, replicas: u64) -> Service {
-        let mode = Mode::Replicated(ReplicatedService { replicas });
-        Box::pin(self.update(service_id, |spec| spec.mode = Some(mode))).await
-    }
-
-    /// All tasks of a service, also those that are over.
-    pub async fn tasks(&self, service_id: &str) -> Result<Vec<Task>, Status> {
-        let filters = Filters {
-            service_ids: vec![service_id.to_owned()],
-            ..Default::default()
-        };
-        let request = ListTasksRequest {
-            filters: Some(filters),
-        };
-        Ok(self
-            .control()
-            .await
-            .list_tasks(request)
-            .await?
-            .into_inner()
-            .tasks)
-    }
-
-    /// A task, if it is there.
-    pub async fn task(&self, id: &str) -> Result<Task, Status> {
-        let request = GetTaskRequest {
-            task_id: id.to_owned(),
-        };
-        Ok(self
-            .control()
-            .await
-            .get_task(request)
-            .await?
-            .into_inner()
-            .task
-            .unwrap_or_default())
-    }
-
-    /// Waits until exactly `count` tasks of a service should run and do, and returns them.
-    pub async fn running(&self, service_id: &str, count: usize) -> Vec<Task> {
-        eventually(&format!("{count} running tasks"), async || {
-            let tasks = self.tasks(service_id).await.ok()?;
-            let wanted: Vec<_> = tasks
-                .into_iter()
-                .filter(|task| task.desired_state() <= TaskState::Running)
-                .collect();
-            let running = wanted
-                .iter()
-                .all(|task| task.status().state() == TaskState::Running);
-            (running && wanted.len() == count).then_some(wanted)
-        })
-        .await
-    }
-
     /// Calls until it succeeds: leaders come and go, and so do versions.
     async fn retry<T>(
         &self,
@@ -669,36 +487,6 @@ impl Drop for Cluster {
             }
             end_leftovers(&host.state_dir).unwrap();
         }
-    }
-}
-
-/// A service whose tasks restart at once.
-pub fn spec(name: &str, replicas: u64, command: &[&str]) -> ServiceSpec {
-    let container = ContainerSpec {
-        image: "process".to_owned(),
-        command: command.iter().map(|&word| word.to_owned()).collect(),
-        ..Default::default()
-    };
-    let restart = RestartPolicy {
-        condition: skep_proto::v1::restart_policy::RestartCondition::Any.into(),
-        delay: Some(skep_proto::Duration {
-            seconds: 0,
-            nanos: 100_000_000,
-        }),
-        ..Default::default()
-    };
-    ServiceSpec {
-        annotations: Some(Annotations {
-            name: name.to_owned(),
-            ..Default::default()
-        }),
-        task: Some(TaskSpec {
-            runtime: Some(TaskRuntime::Container(container)),
-            restart: Some(restart),
-            ..Default::default()
-        }),
-        mode: Some(Mode::Replicated(ReplicatedService { replicas })),
-        ..Default::default()
     }
 }
 
