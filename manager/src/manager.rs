@@ -44,6 +44,7 @@ use crate::{
         admission::Admission,
         barrier::ReadBarrier,
         proxy::{Door, LeaderProxy},
+        services::Services,
     },
     time,
     watch::Watch,
@@ -214,14 +215,13 @@ impl Manager {
         });
         let dispatcher = Dispatcher::new(store.clone(), members, identity.node_id.clone());
         let log_broker = LogBroker::new(store.clone());
-        let routes = {
+        let (control_api, routes) = {
             let ca = Ca::new(store.clone(), tls.clone());
             let raft_status = status.clone();
             let control = Control::new(store.clone(), move || raft_status.borrow().clone())
                 .with_identity(tls.clone());
             let watch = Watch::new(store.clone(), raft.reader(), cancel.clone());
-            Routes::new(ControlServer::new(control))
-                .add_service(WatchServer::new(watch))
+            let routes = Routes::new(WatchServer::new(watch))
                 .add_service(DispatcherServer::new(dispatcher.clone()))
                 .add_service(LogsServer::new(log_broker.clone()))
                 .add_service(LogBrokerServer::new(log_broker.clone()))
@@ -229,7 +229,8 @@ impl Manager {
                     status.clone(),
                 )))
                 .add_service(CaServer::new(ca.clone()))
-                .add_service(NodeCaServer::new(ca).max_decoding_message_size(MAX_REQUEST_BYTES))
+                .add_service(NodeCaServer::new(ca).max_decoding_message_size(MAX_REQUEST_BYTES));
+            (ControlServer::new(control), routes)
         };
         let leader = Leader {
             identity: identity.clone(),
@@ -264,7 +265,7 @@ impl Manager {
         tasks.spawn(serve(
             "remote API",
             incoming,
-            remote,
+            Services::new(control_api.clone(), remote),
             admission,
             proxy,
             barrier.clone(),
@@ -282,7 +283,7 @@ impl Manager {
         tasks.spawn(serve(
             "control API",
             incoming,
-            local,
+            Services::new(control_api, local),
             admission,
             proxy,
             barrier,
@@ -440,7 +441,7 @@ fn follow_members(
 async fn serve<I, IO>(
     name: &'static str,
     incoming: I,
-    routes: Routes,
+    services: Services,
     admission: Admission,
     proxy: LeaderProxy,
     barrier: ReadBarrier,
@@ -461,8 +462,7 @@ async fn serve<I, IO>(
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .layer(layers)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, cancel.cancelled())
+        .serve_with_incoming_shutdown(services, incoming, cancel.cancelled())
         .await;
     if let Err(err) = served {
         error!(%err, "the {name} has stopped");

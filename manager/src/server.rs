@@ -9,6 +9,7 @@ pub mod barrier;
 mod health;
 pub mod proxy;
 mod raft_status;
+pub mod services;
 mod unlocked;
 
 pub use health::Health;
