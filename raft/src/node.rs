@@ -165,6 +165,7 @@ impl Node {
         let (loaded, local) = prepare(config, log.as_mut())?;
         let running = Ticks::of_log(&loaded);
         let replayed = loaded.last_index();
+        let snapshot_bytes = loaded.snapshot.as_ref().map_or(0, |it| it.data.len());
         let replica_config = ReplicaConfig::with_ticks(local.raft_id, running);
         let (replica, restored) = Replica::new(&replica_config, loaded)?;
         let snapshot_index = restored.as_ref().map_or(0, |(index, _)| *index);
@@ -176,7 +177,7 @@ impl Node {
         let mut ticks = interval(config.tick);
         // After a stall the missed ticks must not come at once: that would look like a dead leader.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let snapshots = Snapshots::new(snapshot_index, log.as_ref());
+        let snapshots = Snapshots::new(snapshot_index, snapshot_bytes, log.as_ref());
         let settings = Settings::new(running, replayed);
         let mut node = Self {
             replica,

@@ -3,6 +3,10 @@
 //! The tables of a store snapshot cost nothing to take; turning them into bytes and writing those
 //! happens beside the loop and the log. The log before a snapshot is then dropped, but for what slow
 //! followers may still need.
+//!
+//! A snapshot is due after as many entries as the cluster object says. A large one waits until the log
+//! has grown by a fair part of it: writing all there is for every few changes would cost more than the
+//! changes themselves.
 
 use std::{future::pending, sync::Arc};
 
@@ -15,10 +19,16 @@ use crate::{Error, LogStore, OwnSnapshot, Rotation, SnapshotWriter, WrittenSnaps
 const DEFAULT_INTERVAL: u64 = 10_000;
 /// Entries kept behind a snapshot, if the cluster object does not say.
 const DEFAULT_KEPT: u64 = 500;
+/// A snapshot of less than so many bytes never waits for the log to grow.
+const SMALL_BYTES: usize = 1024 * 1024;
+/// Bytes of log for which no snapshot waits any longer: they are in memory, and a restart replays them.
+const MAX_LOG_BYTES: usize = 64 * 1024 * 1024;
 
 /// The newest snapshot, and the one being taken.
 pub(super) struct Snapshots {
     newest: u64,
+    /// Bytes of the newest one, 0 if nobody has looked.
+    bytes: usize,
     writer: Arc<dyn SnapshotWriter>,
     /// Needs a snapshot now and then, to end a change of the log's key.
     rotation: Option<Rotation>,
@@ -37,10 +47,11 @@ impl Drop for Snapshots {
 }
 
 impl Snapshots {
-    /// `newest` is the index of the newest snapshot in `log`.
-    pub(super) fn new(newest: u64, log: &dyn LogStore) -> Self {
+    /// `newest` is the index of the newest snapshot in `log`, and `bytes` its size.
+    pub(super) fn new(newest: u64, bytes: usize, log: &dyn LogStore) -> Self {
         Self {
             newest,
+            bytes,
             writer: log.snapshot_writer(),
             rotation: log.rotation(),
             taking: None,
@@ -55,6 +66,7 @@ impl Snapshots {
     /// A snapshot of the leader was put in place of everything.
     pub(super) fn restored(&mut self, index: u64) {
         self.newest = index;
+        self.bytes = 0;
     }
 
     /// Waits for the snapshot that is being taken, for ever if there is none.
@@ -89,7 +101,9 @@ impl Node {
         };
         let due = || {
             let interval = self.snapshot_config().0;
-            interval > 0 && self.replica.applied() >= self.snapshots.newest + interval
+            interval > 0
+                && self.replica.applied() >= self.snapshots.newest + interval
+                && self.replica.log_bytes() >= worthwhile(self.snapshots.bytes)
         };
         if !self.replica.wants_snapshot() && !due() && !rotates() {
             return;
@@ -112,6 +126,7 @@ impl Node {
 
     pub(super) fn snapshot_taken(&mut self, (own, snapshot): Taken) {
         let index = snapshot.index();
+        let bytes = own.0.data.len();
         if self.replica.wants_snapshot() {
             self.replica.offer(own);
         }
@@ -127,6 +142,7 @@ impl Node {
         // Without room there is another one soon.
         if self.disk.submit(Job::Save { snapshot, compact }) {
             self.snapshots.newest = index;
+            self.snapshots.bytes = bytes;
             self.replica.compact(unneeded);
             tracing::info!(index, "raft snapshot taken");
         } else if let Some(rotation) = rotation {
@@ -143,5 +159,27 @@ impl Node {
                     config.log_entries_for_slow_followers,
                 )
             })
+    }
+}
+
+/// How much log there must be to replace a snapshot of so many bytes. With half of it, what is written
+/// in snapshots is at most a few times what goes into the log, however large the state.
+fn worthwhile(bytes: usize) -> usize {
+    match bytes {
+        ..SMALL_BYTES => 0,
+        _ => (bytes / 2).min(MAX_LOG_BYTES),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_snapshot_waits_for_the_log_but_not_for_ever() {
+        assert_eq!(worthwhile(0), 0);
+        assert_eq!(worthwhile(SMALL_BYTES - 1), 0);
+        assert_eq!(worthwhile(SMALL_BYTES), SMALL_BYTES / 2);
+        assert_eq!(worthwhile(usize::MAX), MAX_LOG_BYTES);
     }
 }

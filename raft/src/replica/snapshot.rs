@@ -30,6 +30,11 @@ impl Replica {
         self.leads() && self.node.store().wants_snapshot()
     }
 
+    /// Bytes of the entries that are in memory: those since the last compaction.
+    pub(crate) fn log_bytes(&self) -> usize {
+        self.node.store().bytes()
+    }
+
     /// The part of a snapshot that is not the store's, as of [`Self::applied`]. `None` before
     /// anything was applied.
     pub fn snapshot_header(&self) -> Option<SnapshotHeader> {

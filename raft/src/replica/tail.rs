@@ -11,6 +11,8 @@ use crate::codec::{ConfState, Entry, HardState, Snapshot};
 
 pub(super) struct Tail {
     entries: VecDeque<Entry>,
+    /// What they hold in all.
+    bytes: usize,
     /// Index and term of the entry before the first one.
     base: (u64, u64),
     /// As loaded at start; the library does not ask again.
@@ -40,8 +42,10 @@ impl Tail {
             }
             _ => snapshot,
         };
+        let bytes = entries.iter().map(size).sum();
         Self {
             entries,
+            bytes,
             base,
             initial: RaftState::new(hard_state, conf_state),
             offered: None,
@@ -57,6 +61,11 @@ impl Tail {
         self.base.0 + self.entries.len() as u64
     }
 
+    /// Bytes that the entries hold.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The entries after `index`.
     pub(super) fn after(&self, index: u64) -> impl Iterator<Item = &Entry> {
         let first = index.saturating_sub(self.base.0) as usize;
@@ -69,13 +78,16 @@ impl Tail {
             return;
         };
         let kept = first.index.saturating_sub(self.base.0 + 1) as usize;
-        self.entries.truncate(kept);
+        let replaced = self.entries.drain(kept.min(self.entries.len())..);
+        self.bytes -= replaced.map(|entry| size(&entry)).sum::<usize>();
+        self.bytes += entries.iter().map(size).sum::<usize>();
         self.entries.extend(entries.iter().cloned());
     }
 
     /// Starts again after a snapshot of the leader.
     pub(super) fn restore(&mut self, index: u64, term: u64) {
         self.entries.clear();
+        self.bytes = 0;
         self.base = (index, term);
         self.offered = None;
     }
@@ -86,6 +98,7 @@ impl Tail {
             && first.index <= index
         {
             self.base = (first.index, first.term);
+            self.bytes -= size(first);
             self.entries.pop_front();
         }
         if self
@@ -111,6 +124,11 @@ impl Tail {
     pub(super) fn offers_snapshot(&self) -> bool {
         self.offered.is_some()
     }
+}
+
+/// Bytes that an entry holds.
+fn size(entry: &Entry) -> usize {
+    entry.data.len() + entry.context.len()
 }
 
 fn compacted() -> raft::Error {
@@ -194,5 +212,39 @@ impl Storage for Tail {
                 ))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(range: std::ops::Range<u64>, bytes: usize) -> Vec<Entry> {
+        let entry = |index| Entry {
+            index,
+            term: 1,
+            data: vec![0; bytes].into(),
+            ..Entry::default()
+        };
+        range.map(entry).collect()
+    }
+
+    #[test]
+    fn it_knows_how_many_bytes_it_holds() {
+        let nothing = (HardState::default(), ConfState::default());
+        let mut tail = Tail::new(entries(1..4, 10), (0, 0), nothing.0, nothing.1);
+        assert_eq!(tail.bytes(), 30);
+        tail.append(&entries(4..6, 7));
+        assert_eq!(tail.bytes(), 44);
+        // Another leader's, in place of three.
+        tail.append(&entries(3..4, 1));
+        assert_eq!((tail.last(), tail.bytes()), (3, 21));
+        tail.compact(2);
+        assert_eq!((tail.first(), tail.bytes()), (3, 1));
+        tail.compact(9);
+        assert_eq!(tail.bytes(), 0);
+        tail.append(&entries(4..5, 5));
+        tail.restore(9, 2);
+        assert_eq!((tail.last(), tail.bytes()), (9, 0));
     }
 }
