@@ -104,6 +104,12 @@ pub trait Controller: Send + 'static {
 
     /// The status of what runs or ran, `None` if nothing was started.
     fn container(&self) -> Option<v1::ContainerStatus>;
+
+    /// The ports of the host that lead to what runs, `None` if nothing was started or the executor
+    /// publishes none.
+    fn ports(&self) -> Option<v1::PortStatus> {
+        None
+    }
 }
 
 /// What a restart finds of a task.

@@ -12,6 +12,7 @@ mod image;
 mod leftovers;
 mod logs;
 mod plan;
+mod ports;
 mod watch;
 
 use std::{sync::Arc, time::Duration};

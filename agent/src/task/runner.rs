@@ -74,6 +74,22 @@ impl Order {
     }
 }
 
+/// What a status tells of what runs or ran.
+#[derive(Default)]
+struct Seen {
+    container: Option<v1::ContainerStatus>,
+    ports: Option<v1::PortStatus>,
+}
+
+impl Seen {
+    fn of(controller: &dyn Controller) -> Self {
+        Self {
+            container: controller.container(),
+            ports: controller.ports(),
+        }
+    }
+}
+
 /// The task and its owner's means.
 pub(crate) struct Runner {
     shared: Arc<Shared>,
@@ -120,7 +136,7 @@ impl Runner {
         }
         if let Err(error) = self.keep().await {
             let why = format!("cannot keep the task on this node: {error}");
-            self.enter(Outcome::failed(self.status.state(), why), None)
+            self.enter(Outcome::failed(self.status.state(), why), Seen::default())
                 .await;
         }
         let mut controller = self.controller().await;
@@ -150,7 +166,7 @@ impl Runner {
                     if outcome.state == TaskState::Shutdown && order.end == End::Stop {
                         outcome.message = "stopped with the agent of the node".to_owned();
                     }
-                    self.enter(outcome, controller.container()).await;
+                    self.enter(outcome, Seen::of(controller.as_ref())).await;
                 }
                 Err(why) => {
                     tracing::warn!(
@@ -209,7 +225,7 @@ impl Runner {
                 // Such a task was never started, and if it is over that is known already.
                 if self.status.state() < TaskState::Complete {
                     let outcome = Outcome::failed(self.status.state(), error.to_string());
-                    self.enter(outcome, None).await;
+                    self.enter(outcome, Seen::default()).await;
                 }
                 return None;
             }
@@ -229,7 +245,7 @@ impl Runner {
                 Err(Failure::Fatal(err)) => {
                     let mut outcome = Outcome::failed(self.status.state(), err);
                     outcome.message = "resolving controller failed".to_owned();
-                    self.enter(outcome, None).await;
+                    self.enter(outcome, Seen::default()).await;
                     return None;
                 }
                 Err(Failure::Temporary(why)) => {
@@ -262,18 +278,18 @@ impl Runner {
             Adopted::Running if state == TaskState::Starting => {}
             Adopted::Running if state < TaskState::Running => {
                 let outcome = Outcome::entered(TaskState::Running);
-                self.enter(outcome, controller.container()).await;
+                self.enter(outcome, Seen::of(controller)).await;
             }
             Adopted::Running => {}
             Adopted::Gone(why) => {
                 let outcome = Outcome::failed(TaskState::Running, why);
-                self.enter(outcome, controller.container()).await;
+                self.enter(outcome, Seen::of(controller)).await;
             }
         }
     }
 
     /// The task is in another state: on disk, then for the manager.
-    async fn enter(&mut self, outcome: Outcome, container: Option<v1::ContainerStatus>) {
+    async fn enter(&mut self, outcome: Outcome, seen: Seen) {
         let Outcome {
             state,
             message,
@@ -290,7 +306,8 @@ impl Runner {
             state: state as i32,
             message,
             err,
-            runtime_status: container.map(RuntimeStatus::Container),
+            runtime_status: seen.container.map(RuntimeStatus::Container),
+            port_status: seen.ports,
             ..Default::default()
         };
         let (id, status) = (self.id.clone(), self.status.clone());

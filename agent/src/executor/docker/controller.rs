@@ -39,6 +39,7 @@ pub(super) struct DockerController {
     /// more, so it must be waited for: what comes next would otherwise overtake it.
     call: Option<AbortOnDropHandle<Result<Done, Failure>>>,
     status: Option<v1::ContainerStatus>,
+    ports: Option<v1::PortStatus>,
     ended: Option<Exit>,
     /// When the task was taken up after a restart.
     adopted: Option<Instant>,
@@ -60,6 +61,7 @@ impl DockerController {
             container: None,
             call: None,
             status: None,
+            ports: None,
             ended: None,
             adopted: None,
         }
@@ -273,6 +275,9 @@ impl DockerController {
             pid: if seen.running { seen.pid } else { before },
             exit_code: seen.exit_code,
         });
+        self.ports = Some(v1::PortStatus {
+            ports: seen.ports.clone(),
+        });
     }
 }
 
@@ -335,6 +340,10 @@ impl Controller for DockerController {
 
     fn container(&self) -> Option<v1::ContainerStatus> {
         self.status.clone()
+    }
+
+    fn ports(&self) -> Option<v1::PortStatus> {
+        self.ports.clone()
     }
 }
 

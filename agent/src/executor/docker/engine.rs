@@ -15,8 +15,12 @@ use bollard::{
     },
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use skep_proto::v1;
 
-use super::plan::{Attachment, Reference};
+use super::{
+    plan::{Attachment, Reference},
+    ports::published,
+};
 use crate::{error::Error, executor::Failure};
 
 /// Seconds that an engine may take to begin its answer.
@@ -43,6 +47,8 @@ pub(super) struct Seen {
     pub(super) error: String,
     /// `None` if nobody checks its health.
     pub(super) health: Option<HealthStatusEnum>,
+    /// Published on the host right now.
+    pub(super) ports: Vec<v1::PortConfig>,
 }
 
 impl Engine {
@@ -178,8 +184,9 @@ impl Engine {
     /// `None` if there is no such container.
     pub(super) async fn look(&self, id: &str) -> Result<Option<Seen>, Failure> {
         let found = found(self.docker.inspect_container(id, None).await, "container")?;
-        let state = found.map(|it| it.state.unwrap_or_default());
-        Ok(state.map(|state| {
+        Ok(found.map(|container| {
+            let state = container.state.unwrap_or_default();
+            let ports = container.network_settings.and_then(|it| it.ports);
             use bollard::models::ContainerStateStatusEnum as Status;
             let number = |value: Option<i64>| {
                 let value = value.unwrap_or_default();
@@ -195,6 +202,7 @@ impl Engine {
                 error: state.error.unwrap_or_default(),
                 health: health
                     .filter(|it| !matches!(it, HealthStatusEnum::EMPTY | HealthStatusEnum::NONE)),
+                ports: ports.map(published).unwrap_or_default(),
             }
         }))
     }
