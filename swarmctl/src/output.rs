@@ -11,7 +11,7 @@ pub(crate) use ago::{ago, moment};
 pub(crate) use fields::Fields;
 pub(crate) use json::{Described, write_line, write_pretty};
 pub(crate) use table::Table;
-pub(crate) use tasks::{NodeNames, node_name, task_name, task_table};
+pub(crate) use tasks::{NodeNames, node_name, published_ports, task_name, task_table};
 pub(crate) use text::{enum_name, image_name, natural, one_line, short_id};
 
 use clap::ValueEnum;

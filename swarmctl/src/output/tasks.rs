@@ -75,6 +75,7 @@ pub(crate) fn task_table(
         "DESIRED STATE",
         "CURRENT STATE",
         "ERROR",
+        "PORTS",
     ]);
     let mut above = String::new();
     for task in &tasks {
@@ -98,6 +99,7 @@ pub(crate) fn task_table(
             enum_name(task.desired_state, TaskState::as_str_name),
             current_state(task, now),
             task.status().err.clone(),
+            published_ports(task).join(","),
         ]);
     }
     table
@@ -119,6 +121,17 @@ fn image(task: &Task) -> &str {
     }
 }
 
+/// The ports of its host under which a task is reached, as `*:8080->80/tcp`.
+pub(crate) fn published_ports(task: &Task) -> Vec<String> {
+    let ports = task.status().port_status.iter().flat_map(|it| &it.ports);
+    let shown = ports.map(|port| {
+        let protocol = port.protocol().as_str_name().to_lowercase();
+        let (published, target) = (port.published_port, port.target_port);
+        format!("*:{published}->{target}/{protocol}")
+    });
+    shown.collect()
+}
+
 /// `Running 5 seconds ago`.
 fn current_state(task: &Task, now: jiff::Timestamp) -> String {
     let status = task.status();
@@ -133,7 +146,10 @@ fn current_state(task: &Task, now: jiff::Timestamp) -> String {
 mod tests {
     use skep_proto::{
         Shared, Timestamp,
-        v1::{Annotations, ContainerSpec, Meta, NodeDescription, TaskSpec, TaskStatus},
+        v1::{
+            Annotations, ContainerSpec, Meta, NodeDescription, PortConfig, PortStatus, TaskSpec,
+            TaskStatus, port_config::Protocol,
+        },
     };
 
     use super::*;
@@ -201,12 +217,37 @@ mod tests {
             .write(&mut out)
             .unwrap();
         let expected = "\
-ID             NAME        IMAGE     NODE     DESIRED STATE   CURRENT STATE           ERROR
+ID             NAME        IMAGE     NODE     DESIRED STATE   CURRENT STATE           ERROR    PORTS
 task2at2xxxx   web.2       process   host-1   Running         Running 5 seconds ago
 task2at1xxxx    \\_ web.2   process   host-1   Shutdown        Failed 5 seconds ago    exit 1
 task10at1xxx   web.10      process   host-1   Running         Running 5 seconds ago
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn ports_are_shown_as_docker_does() {
+        let mut web = task(1, 1, TaskState::Running, TaskState::Running);
+        assert!(published_ports(&web).is_empty());
+        let port = |published_port, target_port, protocol: Protocol| PortConfig {
+            published_port,
+            target_port,
+            protocol: protocol.into(),
+            ..Default::default()
+        };
+        web.status_mut().port_status = Some(PortStatus {
+            ports: vec![
+                port(8080, 80, Protocol::Tcp),
+                port(32768, 53, Protocol::Udp),
+            ],
+        });
+        let shown = published_ports(&web).join(",");
+        assert_eq!(shown, "*:8080->80/tcp,*:32768->53/udp");
+        let now = jiff::Timestamp::from_second(1000).unwrap();
+        let mut out = Vec::new();
+        let table = task_table(vec![web], &NodeNames::new(&[]), now, false);
+        table.write(&mut out).unwrap();
+        assert!(String::from_utf8(out).unwrap().trim_end().ends_with(&shown));
     }
 
     #[test]

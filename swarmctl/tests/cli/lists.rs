@@ -139,7 +139,7 @@ async fn tasks_as_a_table() {
         .service_id = "s2".to_owned();
     let fake = Fake::new(world);
     let expected = "\
-ID   NAME    IMAGE     NODE     DESIRED STATE   CURRENT STATE   ERROR
+ID   NAME    IMAGE     NODE     DESIRED STATE   CURRENT STATE   ERROR              PORTS
 t1   web.1   process   host-1   Running         Running
 t2   web.2   process            Running         Pending         no suitable node
 ";

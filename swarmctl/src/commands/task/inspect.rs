@@ -7,7 +7,7 @@ use crate::{
     Error,
     commands::{Context, service::task_fields},
     lookup,
-    output::{Fields, enum_name, moment, task_name},
+    output::{Fields, enum_name, moment, published_ports, task_name},
 };
 
 /// Shows a task.
@@ -61,6 +61,7 @@ fn fields(task: &Task) -> Fields {
                     section.add("Exit code", container.exit_code);
                 }
             }
+            section.add("Ports", published_ports(task).join(", "));
         });
     task_fields(&mut fields, task.spec());
     fields
