@@ -2,8 +2,9 @@
 //! the field rather than half fulfilled. This file shrinks as features arrive.
 
 use skep_proto::v1::{
-    Cluster, ClusterSpec, ContainerSpec, KeyRotation, Mount, NetworkAttachmentConfig, ServiceSpec,
-    TaskSpec, mount, service_spec::Mode, task_spec::Runtime, update_config::FailureAction,
+    Cluster, ClusterSpec, ContainerSpec, KeyRotation, Mount, NetworkAttachmentConfig, PortConfig,
+    ServiceSpec, TaskSpec, mount, port_config::PublishMode, service_spec::Mode, task_spec::Runtime,
+    update_config::FailureAction,
 };
 
 use super::ApiError;
@@ -25,6 +26,7 @@ fn refuse_any(asked: &[(bool, &str)]) -> Result<(), ApiError> {
 pub(super) fn service(spec: &ServiceSpec) -> Result<(), ApiError> {
     let rolls_back =
         |update: &skep_proto::v1::UpdateConfig| update.failure_action() == FailureAction::Rollback;
+    let ingress = |port: &PortConfig| port.publish_mode() == PublishMode::Ingress;
     refuse_any(&[
         (
             matches!(spec.mode, Some(Mode::Global(_))),
@@ -41,8 +43,8 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), ApiError> {
         (
             spec.endpoint
                 .as_ref()
-                .is_some_and(|endpoint| !endpoint.ports.is_empty()),
-            "EndpointSpec: published ports are",
+                .is_some_and(|endpoint| endpoint.ports.iter().any(ingress)),
+            "EndpointSpec: ports published in ingress mode are",
         ),
         (
             !service_networks(spec).is_empty(),
@@ -124,7 +126,13 @@ mod tests {
         let mut full = service_spec("web");
         full.update = Some(UpdateConfig::default());
         full.rollback = Some(UpdateConfig::default());
-        full.endpoint = Some(EndpointSpec::default());
+        full.endpoint = Some(EndpointSpec {
+            ports: vec![PortConfig {
+                publish_mode: PublishMode::Host.into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        });
         full.task_mut().placement = Some(Placement {
             constraints: vec!["node.role==worker".into()],
             platforms: vec![Platform::default()],
@@ -185,7 +193,7 @@ mod tests {
                     ..Default::default()
                 });
             },
-            "EndpointSpec: published ports are not supported yet",
+            "EndpointSpec: ports published in ingress mode are not supported yet",
         );
         #[allow(deprecated)]
         let networks: fn(&mut ServiceSpec) = |s| s.networks = vec![Default::default()];
