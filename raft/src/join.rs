@@ -9,6 +9,10 @@ use skep_proto::v1::{
 };
 use skep_security::{ServerName, Tls};
 use tokio::time::timeout;
+use tonic::{
+    Request,
+    metadata::{MetadataMap, MetadataValue},
+};
 
 use crate::{
     Error, Raft, Status,
@@ -22,6 +26,10 @@ const DIAL_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// Pause before a manager that was elected just now is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Metadata of a join request by which a node says that it can begin without a vote. Members of
+/// SwarmKit do not say so, and must not be made to: older ones refuse a snapshot that calls themselves
+/// a learner.
+const LEARNS: &str = "skep-learns";
 
 /// Asks the managers at `manager_addr` to become a member that is reached at `own_addr`. Any manager
 /// will do. This node must already answer Health checks for `Raft` there: the leader dials it.
@@ -34,13 +42,20 @@ pub async fn request_join(
 ) -> Result<JoinResponse, Error> {
     let channel = tls.channel(manager_addr, ServerName::Manager)?;
     let mut client = RaftMembershipClient::new(channel);
-    let request = JoinRequest {
+    let mut request = Request::new(JoinRequest {
         addr: own_addr.to_owned(),
-    };
+    });
+    let metadata = request.metadata_mut();
+    metadata.insert(LEARNS, MetadataValue::from_static("true"));
     match timeout(JOIN_TIMEOUT, Box::pin(client.join(request))).await {
         Ok(response) => Ok(response?.into_inner()),
         Err(_) => Err(Error::Timeout(JOIN_TIMEOUT)),
     }
+}
+
+/// Whether a node that asks to join can begin without a vote.
+pub(crate) fn learns(metadata: &MetadataMap) -> bool {
+    metadata.contains_key(LEARNS)
 }
 
 /// What is to be done for a node that asks to join.
@@ -78,11 +93,17 @@ fn entry(status: &Status, node_id: &str, addr: &str) -> Entry {
 }
 
 impl Raft {
-    /// Makes a node a member, as the leader. It must answer at `addr`. It begins as a learner, and
-    /// gets a vote by itself once it has caught up. A node that asks again gets the same answer as long
+    /// Makes a node a member, as the leader. It must answer at `addr`. One that `learns` begins as a
+    /// learner, and gets a vote by itself once it has caught up; another one votes at once, as all do
+    /// in SwarmKit, and until it has caught up the group can do with one member less. A node that asks again gets the same answer as long
     /// as it never had a log, or has it still; otherwise its old membership is ended, if the quorum
     /// survives that, and it becomes another member.
-    pub async fn join(&self, node_id: &str, addr: &str) -> Result<JoinResponse, Error> {
+    pub async fn join(
+        &self,
+        node_id: &str,
+        addr: &str,
+        learns: bool,
+    ) -> Result<JoinResponse, Error> {
         if !is_address(addr) {
             return Err(Error::InvalidAddress(addr.to_owned()));
         }
@@ -104,6 +125,11 @@ impl Raft {
             Entry::Wiped(_) | Entry::New => Membership::fresh_id(&status.members, &status.removed),
         };
         self.dial_back(addr).await?;
+        let add = if learns {
+            Change::AddLearner
+        } else {
+            Change::Add
+        };
         let change = match entry {
             Entry::Moved(_) => Change::Update(member(raft_id)),
             Entry::Wiped(old) => {
@@ -114,9 +140,9 @@ impl Raft {
                     "a manager has lost its log; it becomes a new member"
                 );
                 self.change(Change::Remove(old)).await?;
-                Change::AddLearner(member(raft_id))
+                add(member(raft_id))
             }
-            _ => Change::AddLearner(member(raft_id)),
+            _ => add(member(raft_id)),
         };
         self.change(change).await?;
         Ok(answer(raft_id, &self.inner.status()))

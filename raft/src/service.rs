@@ -32,6 +32,7 @@ use crate::{
     announce::announced,
     codec::{self, Incoming, Message, MessageType},
     handle::Inner,
+    join::learns,
 };
 
 /// The text that, with the code NotFound, tells a member that it was removed.
@@ -304,7 +305,10 @@ impl RaftMembership for RaftService {
         let raft = self.raft()?;
         let joined = match announced(request.metadata()) {
             Some(raft_id) => Box::pin(raft.relocate(raft_id, &identity.node_id, &addr)).await,
-            None => Box::pin(raft.join(&identity.node_id, &addr)).await,
+            None => {
+                let learns = learns(request.metadata());
+                Box::pin(raft.join(&identity.node_id, &addr, learns)).await
+            }
         };
         let response = joined.map_err(|error| {
             let code = match error {

@@ -214,21 +214,27 @@ async fn joining_twice_gives_the_same_answer_and_a_bad_address_is_refused() {
     let raft = cluster.managers[leader].raft();
     let other = 1 - leader;
     let (node_id, addr) = cluster.managers[other].identity();
-    let again = raft.join(&node_id, &addr).await.unwrap();
+    let again = raft.join(&node_id, &addr, true).await.unwrap();
     assert_eq!(again.raft_id, cluster.managers[other].status().raft_id);
     assert_eq!(again.members.len(), 2);
     assert!(again.removed_members.is_empty());
-    let bad = raft.join("stranger", "nowhere").await.unwrap_err();
+    let bad = raft.join("stranger", "nowhere", true).await.unwrap_err();
     assert_eq!(
         bad.to_string(),
         "invalid address nowhere in raft join request"
     );
-    let dead = raft.join("stranger", "127.0.0.1:1").await.unwrap_err();
+    let dead = raft
+        .join("stranger", "127.0.0.1:1", true)
+        .await
+        .unwrap_err();
     assert!(dead.to_string().starts_with(
         "could not connect to prospective new cluster member using its advertised address"
     ));
     let follower = cluster.managers[other].raft();
-    let refused = follower.join("stranger", "127.0.0.1:1").await.unwrap_err();
+    let refused = follower
+        .join("stranger", "127.0.0.1:1", true)
+        .await
+        .unwrap_err();
     assert!(matches!(refused, skep_raft::Error::NotLeader));
 }
 

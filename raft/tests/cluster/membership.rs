@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use futures_util::stream;
 use prost::Message as _;
 use skep_proto::v1::{
-    LeaveRequest, RaftMember, StreamRaftMessageRequest, raft_client::RaftClient,
+    JoinRequest, LeaveRequest, RaftMember, StreamRaftMessageRequest, raft_client::RaftClient,
     raft_membership_client::RaftMembershipClient,
 };
 use tokio::time::timeout;
@@ -54,14 +54,14 @@ async fn a_joiner_that_dies_half_way_costs_nobody_a_quorum() {
     let outsider = cluster.outsider().await;
     let (node_id, addr) = outsider.identity();
     let raft = cluster.managers[0].raft();
-    let answer = raft.join(&node_id, &addr).await.unwrap();
+    let answer = raft.join(&node_id, &addr, true).await.unwrap();
     assert_eq!(answer.members.len(), 2);
     let status = cluster.managers[0].status();
     assert_eq!(status.learners, BTreeSet::from([answer.raft_id]));
     // With a vote it would be needed for this.
     cluster.write("after").await;
     // It asks again: it is the same member.
-    let again = raft.join(&node_id, &addr).await.unwrap();
+    let again = raft.join(&node_id, &addr, true).await.unwrap();
     assert_eq!((again.raft_id, again.members.len()), (answer.raft_id, 2));
     drop((outsider, raft));
     cluster.write("later").await;
@@ -73,6 +73,27 @@ async fn a_joiner_that_dies_half_way_costs_nobody_a_quorum() {
     let raft = cluster.managers[0].raft();
     raft.remove(answer.raft_id).await.unwrap();
     assert_eq!(cluster.managers[0].status().members.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joiner_that_knows_nothing_of_learners_votes_at_once() {
+    let mut cluster = Cluster::start(2).await;
+    let outsider = cluster.outsider().await;
+    let (_, addr) = outsider.identity();
+    // What a stock engine says when it joins.
+    let leader = cluster.leader().await;
+    let mut client = RaftMembershipClient::new(outsider.channel(&cluster.managers[leader]));
+    let answer = client
+        .join(JoinRequest { addr })
+        .await
+        .unwrap()
+        .into_inner();
+    let status = cluster.managers[leader].status();
+    assert!(status.learners.is_empty());
+    assert!(status.member(answer.raft_id).is_some());
+    assert_eq!(answer.members.len(), 3);
+    // It is one of three, and not there.
+    cluster.write("without it").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
