@@ -5,6 +5,8 @@
 
 mod engine;
 mod lab;
+mod registry;
 
 pub use engine::Engine;
 pub use lab::{Flavour, Lab, flavours};
+pub use registry::Registry;

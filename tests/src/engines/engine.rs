@@ -50,12 +50,13 @@ impl Engine {
         // The storage driver that mounts nothing, so that nothing is left mounted.
         let daemon = format!(
             "hostname {} && exec dockerd --data-root {} --exec-root {} --pidfile {} -H unix://{} \
-             --storage-driver vfs",
+             --storage-driver vfs --insecure-registry {}/24",
             self.name,
             at("data"),
             at("run"),
             at("pid"),
             at("sock"),
+            self.address,
         );
         let mut command = Command::new("nsenter");
         command
@@ -163,8 +164,28 @@ impl Engine {
 
     /// Stops its daemon in order and starts it again.
     pub fn restart(&mut self) {
+        self.restart_with(|_| ());
+    }
+
+    /// Does something to it while its daemon is stopped.
+    pub fn restart_with(&mut self, change: impl FnOnce(&Self)) {
         self.stop();
+        change(self);
         self.launch();
+    }
+
+    /// A file of its identity in its swarm, such as `swarm-node.crt`. Empty if there is none.
+    pub fn identity_file(&self, name: &str) -> String {
+        fs::read_to_string(self.identity().join(name)).unwrap_or_default()
+    }
+
+    /// Replaces such a file.
+    pub fn set_identity_file(&self, name: &str, content: &str) {
+        fs::write(self.identity().join(name), content).unwrap();
+    }
+
+    fn identity(&self) -> PathBuf {
+        self.dir.join("data/swarm/certificates")
     }
 
     /// What its daemon has logged.

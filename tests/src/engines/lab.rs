@@ -20,6 +20,9 @@ const PROGRAMS: [&str; 5] = ["docker", "ip", "nsenter", "unshare", "tar"];
 /// The only program in the image that the engines run. It must need no library.
 const BUSYBOX: &str = "/bin/busybox";
 
+/// The archive of what is in it, in the laboratory's directory.
+const LAYER: &str = "root.tar";
+
 /// An installed version of the Docker engine.
 #[derive(Clone, Debug)]
 pub struct Flavour {
@@ -117,6 +120,11 @@ impl Lab {
         &self.image.get().expect("an engine was started").0
     }
 
+    /// What is in that image, as a tar archive: a layer for another image.
+    pub fn layer(&self) -> Vec<u8> {
+        fs::read(self.dir.path().join(LAYER)).unwrap()
+    }
+
     /// A namespace with one end of a cable, the other end of which is in the bridge.
     fn plug(&self, name: &str, address: &str) {
         let Self { bridge, prefix, .. } = self;
@@ -140,7 +148,7 @@ impl Lab {
         ] {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
-        let root_archive = self.dir.path().join("root.tar");
+        let root_archive = self.dir.path().join(LAYER);
         run(Command::new("tar")
             .arg("-C")
             .arg(&root)

@@ -1,5 +1,8 @@
 //! Managers, and one engine of each version that has joined them.
 
+use std::sync::Arc;
+
+use skep_agent::executor::docker::{self, DockerExecutor};
 use skep_proto::v1::{
     ContainerSpec, Node, Service, ServiceSpec, Task, node_spec::Availability, node_status::State,
     task_spec::Runtime,
@@ -47,6 +50,17 @@ impl Fixture {
             cluster,
             lab,
         })
+    }
+
+    /// An engine that is in no swarm itself, and a worker of ours, `worker-1`, that drives it.
+    pub async fn drive(&mut self) -> Engine {
+        let driven = self.lab.engine(&flavours()[0]);
+        let engine = docker::Engine::connect(&driven.host()).await.unwrap();
+        let executor = DockerExecutor::new(engine).await.unwrap();
+        self.cluster.run_by(Arc::new(executor));
+        self.cluster.add("worker-1", false).await;
+        self.cluster.node_is("worker-1", State::Ready).await;
+        driven
     }
 
     /// The node object of an engine.

@@ -7,4 +7,5 @@ mod content;
 mod fixture;
 mod identity;
 mod ours;
+mod registry;
 mod work;
