@@ -54,10 +54,13 @@ pub(crate) async fn connect(
         Some(reason) => not_a_manager(reason),
         None => unreachable(error),
     })?;
-    if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
-        return Err(not_a_manager("it speaks TLS but not HTTP/2".to_owned()));
+    match stream.get_ref().1.alpn_protocol() {
+        Some(ALPN) => Ok(stream),
+        // It has proved that it is one. Managers of SwarmKit of engine 20.10 do not negotiate any more
+        // once they have had a new certificate, and speak HTTP/2 all the same.
+        None if name == ServerName::Manager => Ok(stream),
+        _ => Err(not_a_manager("it speaks TLS but not HTTP/2".to_owned())),
     }
-    Ok(stream)
 }
 
 fn timed_out(what: &str) -> io::Error {

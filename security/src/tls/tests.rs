@@ -287,8 +287,14 @@ async fn both_versions_negotiate_http2_and_nothing_is_resumed() {
         Some(ProtocolVersion::TLSv1_3)
     );
 
-    old.alpn_protocols.clear();
-    let error = raw(Arc::new(old), addr).await.err().unwrap();
+    // A manager that negotiates nothing is one still, but nobody joins through it.
+    let mut silent = rustls::ClientConfig::clone(current.client_config());
+    silent.alpn_protocols.clear();
+    let silent = Arc::new(silent);
+    check(channel_with(silent.clone(), addr)).await.unwrap();
+    let addr = addr.to_string();
+    let joining = connect(&TcpDial, silent, &addr, ServerName::Ca);
+    let error = joining.await.err().unwrap();
     assert!(error.to_string().contains("not HTTP/2"), "{error}");
 }
 
