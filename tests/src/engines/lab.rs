@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{self, Command},
+    process::{self, Command, Stdio},
     sync::{
         OnceLock,
         atomic::{AtomicU8, Ordering},
@@ -88,7 +88,21 @@ impl Lab {
             ));
         }
         ip(&format!("link set {bridge} up"));
+        lab.forward("--insert");
         Some(lab)
+    }
+
+    /// Lets engines reach each other (`--insert`), or not any more (`--delete`), on a machine that filters
+    /// what goes over bridges. One that does not needs nothing.
+    fn forward(&self, action: &str) {
+        let bridge = &self.bridge;
+        let rule = format!("{action} FORWARD --in-interface {bridge} --out-interface {bridge}");
+        let _ = Command::new("iptables")
+            .arg("--wait")
+            .args(rule.split(' '))
+            .args(["--jump", "ACCEPT"])
+            .stderr(Stdio::null())
+            .status();
     }
 
     /// An address on which a manager may listen.
@@ -164,6 +178,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        self.forward("--delete");
         let _ = Command::new("ip")
             .args(["link", "delete", &self.bridge])
             .status();

@@ -6,6 +6,7 @@
 mod content;
 mod fixture;
 mod identity;
+mod managers;
 mod ours;
 mod registry;
 mod work;
