@@ -19,7 +19,6 @@ use crate::{
     session::{NodeInfo, Sessions},
     task::runner::Shared,
     task_store::TaskStore,
-    template,
     worker::{Handle, Worker},
 };
 
@@ -109,7 +108,7 @@ impl Agent {
             store,
             reporter: Arc::clone(&reporter),
             dependencies: Dependencies::default(),
-            node: Arc::new(template::Node {
+            node: Arc::new(skep_template::Node {
                 id: config.node_id,
                 hostname: config.hostname.clone(),
                 os: description::OS.to_owned(),

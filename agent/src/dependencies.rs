@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use skep_proto::v1;
 
 use self::view::View;
-use crate::{executor::Failure, template};
+use crate::executor::Failure;
 
 /// Secrets and configs by their ID. Clones share the contents.
 ///
@@ -52,7 +52,7 @@ impl Dependencies {
     }
 
     /// The same, as `task` on `node` sees them.
-    pub(crate) fn of_task(&self, task: Arc<v1::Task>, node: Arc<template::Node>) -> Self {
+    pub(crate) fn of_task(&self, task: Arc<v1::Task>, node: Arc<skep_template::Node>) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
             view: Some(Arc::new(View { task, node })),

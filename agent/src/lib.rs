@@ -21,7 +21,6 @@ mod reporter;
 mod session;
 mod task;
 mod task_store;
-mod template;
 mod worker;
 
 pub use agent::{Agent, Config, OnStop};

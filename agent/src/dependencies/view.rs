@@ -3,17 +3,15 @@
 use std::sync::Arc;
 
 use skep_proto::v1::{self, Driver, config_reference, secret_reference, task_spec::Runtime};
+use skep_template::{GOLANG, Payload, Scope};
 
 use super::Dependencies;
-use crate::{
-    executor::Failure,
-    template::{self, Payload, Scope},
-};
+use crate::executor::Failure;
 
 /// A task, expanded, and its node.
 pub(super) struct View {
     pub(super) task: Arc<v1::Task>,
-    pub(super) node: Arc<template::Node>,
+    pub(super) node: Arc<skep_template::Node>,
 }
 
 impl View {
@@ -57,15 +55,14 @@ impl View {
     ) -> Result<Option<Vec<u8>>, String> {
         match templating.map(|driver| driver.name.as_str()) {
             None | Some("") => Ok(None),
-            Some(template::GOLANG) => {
+            Some(GOLANG) => {
                 let files = Files { view: self, all };
                 let scope = Scope::of_payload(&self.task, &self.node, &files);
                 let data = scope.expand_bytes(data);
                 data.map(Some).map_err(|error| error.to_string())
             }
             Some(other) => Err(format!(
-                "templates of kind {other:?} are not known; use {:?}",
-                template::GOLANG
+                "templates of kind {other:?} are not known; use {GOLANG:?}"
             )),
         }
     }

@@ -17,7 +17,6 @@ use crate::{
     executor::{Adopted, Controller, Executor, Failure, TaskContext},
     reporter::Reporter,
     task_store::TaskStore,
-    template,
 };
 
 /// How long after a temporary failure a step is tried again.
@@ -29,7 +28,7 @@ pub(crate) struct Shared {
     pub(crate) store: TaskStore,
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) dependencies: Dependencies,
-    pub(crate) node: Arc<template::Node>,
+    pub(crate) node: Arc<skep_template::Node>,
 }
 
 /// What is wanted of a task now.
@@ -219,7 +218,7 @@ impl Runner {
     /// The task's controller; without one the task has failed.
     async fn controller(&mut self) -> Option<Box<dyn Controller>> {
         let task = Arc::clone(&self.orders.borrow().task);
-        let task = match template::expand_task(&task, &self.shared.node) {
+        let task = match skep_template::expand_task(&task, &self.shared.node) {
             Ok(task) => task,
             Err(error) => {
                 // Such a task was never started, and if it is over that is known already.

@@ -23,7 +23,7 @@ use super::ApiError;
 /// A service spec.
 pub(super) fn service(spec: &ServiceSpec) -> Result<(), ApiError> {
     name::dns(&spec.annotations().name)?;
-    task::check(spec.task())?;
+    task::check(spec.task(), spec.annotations())?;
     mode::check(spec)?;
     update::check(spec.update.as_ref())?;
     endpoint::check(spec.endpoint.as_ref())

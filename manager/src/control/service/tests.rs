@@ -176,6 +176,19 @@ async fn specs_are_checked_and_what_is_not_there_is_refused() {
         "ServiceSpec: global mode is not supported yet",
     )
     .await;
+    check(
+        |s| {
+            let container = ContainerSpec {
+                image: "nginx".into(),
+                env: vec!["A={{.Service.Name}}{{.Task.Color}}".into()],
+                ..Default::default()
+            };
+            s.task_mut().runtime = Some(task_spec::Runtime::Container(container));
+        },
+        invalid,
+        "template placeholder {{.Task.Color}}: there is no such field",
+    )
+    .await;
     assert_eq!(
         *swarm.stored::<Service>(&service.id).unwrap(),
         service,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use skep_proto::v1::{ContainerSpec, HealthConfig};
+use skep_proto::v1::{Annotations, ContainerSpec, HealthConfig};
 
 use super::{image, nanos};
 use crate::control::ApiError;
@@ -10,7 +10,10 @@ use crate::control::ApiError;
 /// Shortest duration of a health check other than 0, in nanoseconds.
 const MIN_HEALTH_DURATION: i128 = 1_000_000;
 
-pub fn check(spec: &ContainerSpec) -> Result<(), ApiError> {
+/// The container of a service with these annotations, as it comes out of its templates.
+pub fn check(spec: &ContainerSpec, service: &Annotations) -> Result<(), ApiError> {
+    let spec = skep_template::rehearse(spec, service)
+        .map_err(|error| ApiError::invalid(error.to_string()))?;
     if spec.image.is_empty() {
         return Err(ApiError::invalid(
             "ContainerSpec: image reference must be provided",
@@ -79,7 +82,7 @@ mod tests {
                     .collect(),
                 ..Default::default()
             };
-            assert_eq!(text(check(&spec)), expected);
+            assert_eq!(text(check(&spec, &Annotations::default())), expected);
         };
         check_one("nginx:1.27", &[], "");
         check_one("", &[], "ContainerSpec: image reference must be provided");
@@ -93,6 +96,12 @@ mod tests {
             "nginx",
             &["/a", "/b", "/a"],
             "ContainerSpec: duplicate mount point: /a",
+        );
+        check_one("nginx", &["/{{.Task.Slot}}", "/{{.Node.ID}}"], "");
+        check_one(
+            "nginx",
+            &["/{{.Task.Slot}}", "/1"],
+            "ContainerSpec: duplicate mount point: /1",
         );
     }
 

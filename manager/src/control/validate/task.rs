@@ -1,11 +1,12 @@
 //! Task specs.
 
-use skep_proto::v1::{TaskSpec, task_spec::Runtime};
+use skep_proto::v1::{Annotations, TaskSpec, task_spec::Runtime};
 
 use super::{container, generic, placement, references, resources, restart};
 use crate::control::ApiError;
 
-pub fn check(spec: &TaskSpec) -> Result<(), ApiError> {
+/// The task of a service with these annotations.
+pub fn check(spec: &TaskSpec, service: &Annotations) -> Result<(), ApiError> {
     if let Some(resources) = &spec.resources {
         resources::check(resources.limits.as_ref())?;
         resources::check(resources.reservations.as_ref())?;
@@ -17,7 +18,7 @@ pub fn check(spec: &TaskSpec) -> Result<(), ApiError> {
     }
     match &spec.runtime {
         None => Err(ApiError::invalid("TaskSpec: missing runtime")),
-        Some(Runtime::Container(spec)) => container::check(spec),
+        Some(Runtime::Container(spec)) => container::check(spec, service),
         Some(Runtime::Generic(spec)) => generic::check(spec),
         Some(Runtime::Attachment(_)) => Err(ApiError::unimplemented(
             "RuntimeSpec: unimplemented runtime in service spec",
@@ -39,7 +40,7 @@ mod tests {
                 runtime,
                 ..Default::default()
             };
-            assert_eq!(text(check(&spec)), expected);
+            assert_eq!(text(check(&spec, &Annotations::default())), expected);
         };
         check_runtime(None, "TaskSpec: missing runtime");
         check_runtime(

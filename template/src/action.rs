@@ -1,9 +1,19 @@
 //! The lexical part: where placeholders begin and end, and what is in one.
 
-use super::Error;
+use super::{Error, Fault};
 
 /// The most of a placeholder that an error shows.
 const SHOWN: usize = 80;
+/// Words that Go's templates know and we do not.
+const GO_WORDS: [&str; 29] = [
+    "and", "block", "break", "call", "continue", "define", "else", "end", "eq", "false", "ge",
+    "gt", "html", "if", "js", "le", "len", "lt", "ne", "not", "or", "print", "printf", "println",
+    "range", "slice", "template", "true", "with",
+];
+/// What else may begin a word there, or end one: variables, numbers, characters, parentheses, pipes.
+const GO_MARKS: &[char] = &['$', '(', ')', '|', ',', ':', '=', '\'', '+', '-'];
+/// What may follow a backslash there.
+const GO_ESCAPES: &str = "abfrvxuU01234567";
 
 /// A part of a text.
 #[derive(Debug, PartialEq, Eq)]
@@ -112,7 +122,7 @@ fn find(bytes: &[u8], what: &[u8; 2]) -> Option<usize> {
 }
 
 /// The words of a placeholder.
-pub(super) fn operands(action: &str) -> Result<Vec<Operand>, String> {
+pub(super) fn operands(action: &str) -> Result<Vec<Operand>, Fault> {
     let mut operands = Vec::new();
     let mut rest = action.trim_start();
     while let Some(first) = rest.chars().next() {
@@ -123,7 +133,7 @@ pub(super) fn operands(action: &str) -> Result<Vec<Operand>, String> {
             _ => name(rest)?,
         };
         if !(after.is_empty() || after.starts_with(char::is_whitespace)) {
-            return Err("its words must be separated by spaces".to_owned());
+            return Err(unknown(after, "its words must be separated by spaces"));
         }
         operands.push(operand);
         rest = after.trim_start();
@@ -131,7 +141,7 @@ pub(super) fn operands(action: &str) -> Result<Vec<Operand>, String> {
     Ok(operands)
 }
 
-fn quoted(text: &str) -> Result<(Operand, &str), String> {
+fn quoted(text: &str) -> Result<(Operand, &str), Fault> {
     let mut value = String::new();
     let mut chars = text.char_indices();
     while let Some((at, char)) = chars.next() {
@@ -141,38 +151,60 @@ fn quoted(text: &str) -> Result<(Operand, &str), String> {
                 Some((_, 'n')) => value.push('\n'),
                 Some((_, 't')) => value.push('\t'),
                 Some((_, char @ ('"' | '\\'))) => value.push(char),
-                _ => return Err("a text has an escape that is not known here".to_owned()),
+                other => {
+                    let why = "a text has an escape that is not known here".to_owned();
+                    let is_go = other.is_some_and(|(_, char)| GO_ESCAPES.contains(char));
+                    return Err(if is_go {
+                        Fault::Foreign(why)
+                    } else {
+                        Fault::Wrong(why)
+                    });
+                }
             },
             char => value.push(char),
         }
     }
-    Err("a text is not closed".to_owned())
+    Err("a text is not closed".into())
 }
 
-fn raw(text: &str) -> Result<(Operand, &str), String> {
+fn raw(text: &str) -> Result<(Operand, &str), Fault> {
     match text.split_once('`') {
         Some((value, after)) => Ok((Operand::Text(value.to_owned()), after)),
-        None => Err("a text is not closed".to_owned()),
+        None => Err("a text is not closed".into()),
     }
 }
 
-fn field(text: &str) -> Result<(Operand, &str), String> {
+fn field(text: &str) -> Result<(Operand, &str), Fault> {
     let end = text.find(|char| !is_word(char) && char != '.');
     let (path, after) = text.split_at(end.unwrap_or(text.len()));
     let path: Vec<_> = path[1..].split('.').map(str::to_owned).collect();
     if path.iter().any(String::is_empty) {
-        return Err("there is no such field".to_owned());
+        return Err("there is no such field".into());
     }
     Ok((Operand::Field(path), after))
 }
 
-fn name(text: &str) -> Result<(Operand, &str), String> {
+fn name(text: &str) -> Result<(Operand, &str), Fault> {
     let end = text.find(|char| !is_word(char)).unwrap_or(text.len());
     let (name, after) = text.split_at(end);
     if name.is_empty() || name.starts_with(|char: char| char.is_numeric()) {
-        return Err("it has something that is not known here".to_owned());
+        return Err(unknown(text, "it has something that is not known here"));
     }
     Ok((Operand::Name(name.to_owned()), after))
+}
+
+/// The fault of a placeholder that goes on with `rest`.
+fn unknown(rest: &str, why: &str) -> Fault {
+    if rest.starts_with(GO_MARKS) || rest.starts_with(|char: char| char.is_ascii_digit()) {
+        Fault::Foreign(why.to_owned())
+    } else {
+        Fault::Wrong(why.to_owned())
+    }
+}
+
+/// Whether Go's templates know this word, though we do not.
+pub(super) fn is_go(word: &str) -> bool {
+    GO_WORDS.contains(&word)
 }
 
 fn is_word(char: char) -> bool {

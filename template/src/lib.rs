@@ -2,45 +2,95 @@
 //!
 //! They have the syntax of Go templates, of which exactly this is known: the fields of the service,
 //! the node and the task, `index`, `join`, and in secrets and configs also `env`, `secret` and
-//! `config`. Anything else is an error that says so. Pure.
+//! `config`. Anything else is an error that says so. Nodes expand; a manager only tries whether it
+//! would work. Pure: deliberately not here is where payloads come from and what errors lead to.
 
 mod action;
-mod task;
+mod container;
 
 use std::{borrow::Cow, collections::BTreeMap};
 
 use skep_proto::v1;
 
 use self::action::{Operand, Piece};
-pub(crate) use self::task::expand_task;
+pub use self::container::{expand_task, rehearse};
 
 /// The most bytes that one text may expand to: a secret can be named many times in another.
 const MAX_EXPANDED: usize = 4 << 20;
 /// The kind of templates that secrets and configs may name.
-pub(crate) const GOLANG: &str = "golang";
+pub const GOLANG: &str = "golang";
 
 /// What templates see of the node.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Node {
-    pub(crate) id: String,
-    pub(crate) hostname: String,
-    pub(crate) os: String,
-    pub(crate) architecture: String,
+pub struct Node {
+    /// `.Node.ID`
+    pub id: String,
+    /// `.Node.Hostname`
+    pub hostname: String,
+    /// `.Node.Platform.OS`
+    pub os: String,
+    /// `.Node.Platform.Architecture`
+    pub architecture: String,
 }
 
 /// Why a template makes no sense. Shows the placeholder, never what is around it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
+    /// It ends within a placeholder.
     #[error("a template placeholder is not closed: add \"}}}}\"")]
     Open,
+    /// Nobody can expand this placeholder.
     #[error("template placeholder {{{{{action}}}}}: {why}")]
-    Action { action: String, why: String },
+    Action {
+        /// What is between the braces.
+        action: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// This placeholder is not known here, but it is part of Go's templates: a Docker engine may
+    /// know what to do with it, and with what follows it in the text.
+    #[error("template placeholder {{{{{action}}}}}: {why}")]
+    Foreign {
+        /// What is between the braces.
+        action: String,
+        /// What is not known.
+        why: String,
+    },
+    /// What it stands for is too long.
     #[error("a template expands to more than {MAX_EXPANDED} bytes")]
     TooLong,
 }
 
+/// What is wrong with a placeholder.
+enum Fault {
+    Wrong(String),
+    Foreign(String),
+}
+
+impl Fault {
+    fn of(self, action: &str) -> Error {
+        let action = action::shown(action);
+        match self {
+            Self::Wrong(why) => Error::Action { action, why },
+            Self::Foreign(why) => Error::Foreign { action, why },
+        }
+    }
+}
+
+impl From<String> for Fault {
+    fn from(why: String) -> Self {
+        Self::Wrong(why)
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(why: &str) -> Self {
+        Self::Wrong(why.to_owned())
+    }
+}
+
 /// Gives payload templates what they ask for by name.
-pub(crate) trait Payload {
+pub trait Payload {
     /// The data of the secret whose file has this name, `None` if the task has no such secret.
     fn secret(&self, target: &str) -> Option<Vec<u8>>;
     /// The data of the config whose file has this name.
@@ -48,7 +98,7 @@ pub(crate) trait Payload {
 }
 
 /// What the placeholders of a text stand for.
-pub(crate) struct Scope<'a> {
+pub struct Scope<'a> {
     task: &'a v1::Task,
     node: &'a Node,
     /// Present in secrets and configs only.
@@ -62,7 +112,7 @@ enum Value<'a> {
 
 impl<'a> Scope<'a> {
     /// Of the texts in a task.
-    pub(crate) fn of_task(task: &'a v1::Task, node: &'a Node) -> Self {
+    pub fn of_task(task: &'a v1::Task, node: &'a Node) -> Self {
         Self {
             task,
             node,
@@ -71,7 +121,7 @@ impl<'a> Scope<'a> {
     }
 
     /// Of the contents of a secret or config of an expanded task.
-    pub(crate) fn of_payload(task: &'a v1::Task, node: &'a Node, payload: &'a dyn Payload) -> Self {
+    pub fn of_payload(task: &'a v1::Task, node: &'a Node, payload: &'a dyn Payload) -> Self {
         Self {
             task,
             node,
@@ -80,24 +130,20 @@ impl<'a> Scope<'a> {
     }
 
     /// `text` with all placeholders replaced.
-    pub(crate) fn expand(&self, text: &str) -> Result<String, Error> {
+    pub fn expand(&self, text: &str) -> Result<String, Error> {
         let expanded = self.expand_bytes(text.as_bytes())?;
         // What comes from secrets may be no text, but only bytes may name those.
         Ok(String::from_utf8_lossy(&expanded).into_owned())
     }
 
     /// `bytes` with all placeholders replaced; what is no placeholder may be anything.
-    pub(crate) fn expand_bytes(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    pub fn expand_bytes(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
         let mut expanded = Vec::new();
         for piece in action::pieces(bytes) {
             match piece? {
                 Piece::Plain(plain) => expanded.extend_from_slice(plain),
                 Piece::Action(action) => {
-                    let value = self.run(&action);
-                    let value = value.map_err(|why| Error::Action {
-                        action: action::shown(&action),
-                        why,
-                    })?;
+                    let value = self.run(&action).map_err(|fault| fault.of(&action))?;
                     expanded.extend_from_slice(&value);
                 }
             }
@@ -108,20 +154,20 @@ impl<'a> Scope<'a> {
         Ok(expanded)
     }
 
-    fn run(&self, action: &str) -> Result<Cow<'a, [u8]>, String> {
+    fn run(&self, action: &str) -> Result<Cow<'a, [u8]>, Fault> {
         let operands = action::operands(action)?;
         match operands.as_slice() {
-            [] => Err("it is empty".to_owned()),
+            [] => Err("it is empty".into()),
             [Operand::Name(function), arguments @ ..] => self.call(function, arguments),
             [operand] => bytes(self.value(operand)?),
-            [_, ..] => Err("only functions take arguments".to_owned()),
+            [_, ..] => Err("only functions take arguments".into()),
         }
     }
 
-    fn call(&self, function: &str, arguments: &[Operand]) -> Result<Cow<'a, [u8]>, String> {
-        let text = |operand: &Operand| -> Result<String, String> {
+    fn call(&self, function: &str, arguments: &[Operand]) -> Result<Cow<'a, [u8]>, Fault> {
+        let text = |operand: &Operand| -> Result<String, Fault> {
             let bytes = bytes(self.value(operand)?)?;
-            String::from_utf8(bytes.into_owned()).map_err(|_| "it is no text".to_owned())
+            String::from_utf8(bytes.into_owned()).map_err(|_| "it is no text".into())
         };
         match (function, arguments, self.payload) {
             ("index", [map, key], _) => match self.value(map)? {
@@ -129,7 +175,7 @@ impl<'a> Scope<'a> {
                 Value::Map(map) => Ok(map
                     .get(&text(key)?)
                     .map_or(Cow::Borrowed(&[]), |value| value.as_bytes().into())),
-                Value::Bytes(_) => Err("index needs labels, such as .Service.Labels".to_owned()),
+                Value::Bytes(_) => Err("index needs labels, such as .Service.Labels".into()),
             },
             ("join", [separator, parts @ ..], _) => {
                 let parts: Result<Vec<_>, _> = parts.iter().map(text).collect();
@@ -140,33 +186,40 @@ impl<'a> Scope<'a> {
                 let name = text(name)?;
                 let data = payload.secret(&name);
                 data.map(Cow::Owned)
-                    .ok_or_else(|| format!("the task has no secret with target {name:?}"))
+                    .ok_or_else(|| format!("the task has no secret with target {name:?}").into())
             }
             ("config", [name], Some(payload)) => {
                 let name = text(name)?;
                 let data = payload.config(&name);
                 data.map(Cow::Owned)
-                    .ok_or_else(|| format!("the task has no config with target {name:?}"))
+                    .ok_or_else(|| format!("the task has no config with target {name:?}").into())
             }
-            ("env" | "secret" | "config", _, None) => Err(format!(
-                "{function} is known in templates of secrets and configs only"
-            )),
+            ("env" | "secret" | "config", _, None) => {
+                Err(format!("{function} is known in templates of secrets and configs only").into())
+            }
             ("index" | "join" | "env" | "secret" | "config", ..) => {
-                Err(format!("{function} has a wrong number of arguments"))
+                Err(format!("{function} has a wrong number of arguments").into())
             }
-            _ => Err(format!("{function} is not known here")),
+            _ => {
+                let why = format!("{function} is not known here");
+                Err(if action::is_go(function) {
+                    Fault::Foreign(why)
+                } else {
+                    Fault::Wrong(why)
+                })
+            }
         }
     }
 
-    fn value(&self, operand: &Operand) -> Result<Value<'a>, String> {
+    fn value(&self, operand: &Operand) -> Result<Value<'a>, Fault> {
         match operand {
             Operand::Text(text) => Ok(Value::Bytes(text.clone().into_bytes().into())),
-            Operand::Name(name) => Err(format!("{name} cannot be an argument")),
+            Operand::Name(name) => Err(format!("{name} cannot be an argument").into()),
             Operand::Field(path) => self.field(path),
         }
     }
 
-    fn field(&self, path: &[String]) -> Result<Value<'a>, String> {
+    fn field(&self, path: &[String]) -> Result<Value<'a>, Fault> {
         let service = &self.task.service_annotations;
         let path: Vec<_> = path.iter().map(String::as_str).collect();
         let text = |text: &'a str| Ok(Value::Bytes(text.as_bytes().into()));
@@ -182,7 +235,7 @@ impl<'a> Scope<'a> {
                 .as_ref()
                 .and_then(|service| service.labels.get(*key))
                 .map(|value| Value::Bytes(value.as_bytes().into()))
-                .ok_or_else(|| format!("the service has no label {key:?}")),
+                .ok_or_else(|| format!("the service has no label {key:?}").into()),
             ["Node", "ID"] => text(&self.node.id),
             ["Node", "Hostname"] => text(&self.node.hostname),
             ["Node", "Platform", "OS"] => text(&self.node.os),
@@ -190,7 +243,7 @@ impl<'a> Scope<'a> {
             ["Task", "ID"] => text(&self.task.id),
             ["Task", "Name"] => owned(self.task_name()),
             ["Task", "Slot"] => owned(self.slot()),
-            _ => Err("there is no such field".to_owned()),
+            _ => Err("there is no such field".into()),
         }
     }
 
@@ -226,10 +279,10 @@ impl<'a> Scope<'a> {
     }
 }
 
-fn bytes(value: Value<'_>) -> Result<Cow<'_, [u8]>, String> {
+fn bytes(value: Value<'_>) -> Result<Cow<'_, [u8]>, Fault> {
     match value {
         Value::Bytes(bytes) => Ok(bytes),
-        Value::Map(_) => Err("name one of the labels: .Service.Labels.NAME".to_owned()),
+        Value::Map(_) => Err("name one of the labels: .Service.Labels.NAME".into()),
     }
 }
 

@@ -109,6 +109,7 @@ fn what_is_not_known_is_an_error_that_shows_it() {
         ("{{.Service.Labels.none}}", "no label \"none\""),
         ("{{if .Task.Slot}}x{{end}}", "if is not known here"),
         ("{{.Task.Slot | printf}}", "not known here"),
+        ("{{.Task.Slot|printf}}", "separated"),
         ("{{index .Service.Labels}}", "wrong number"),
         ("{{index .Task.ID \"x\"}}", "needs labels"),
         ("{{.Task.ID .Task.ID}}", "only functions"),
@@ -118,6 +119,37 @@ fn what_is_not_known_is_an_error_that_shows_it() {
     ] {
         let error = expand(text).expect_err(text).to_string();
         assert!(error.contains(part), "{text}: {error}");
+    }
+}
+
+#[test]
+fn what_go_knows_is_told_from_what_nobody_does() {
+    for text in [
+        "{{if .Task.Slot}}x{{end}}",
+        "{{range .Service.Labels}}{{.}}{{end}}",
+        "{{$slot := .Task.Slot}}{{$slot}}",
+        "{{.Task.Slot | printf \"%03d\"}}",
+        "{{.Task.Slot|printf \"%03d\"}}",
+        "{{(index .Service.Labels \"tier\")}}",
+        "{{index .Service.Labels (join \"i\" \"t\" \"er\")}}",
+        "{{eq 1 -1}}",
+        "{{'x'}}",
+        "{{\"\\x41\"}}",
+        "{{with .Task}}{{.Slot}}{{end}} {{",
+    ] {
+        let error = expand(text).expect_err(text);
+        assert!(matches!(error, Error::Foreign { .. }), "{text}: {error:?}");
+    }
+    for text in [
+        "{{iff .Task.Slot}}",
+        "{{.Task.Color}}{{if .Task.Slot}}{{end}}",
+        "{{!.Task.Slot}}",
+        "{{\"\\q\"}}",
+        "{{.Service.Labels.none}}",
+        "{{.Task.Slot",
+    ] {
+        let error = expand(text).expect_err(text);
+        assert!(!matches!(error, Error::Foreign { .. }), "{text}: {error:?}");
     }
 }
 
@@ -153,7 +185,16 @@ fn a_task_is_expanded_as_a_whole_or_not_at_all() {
         target: "/{{.Service.Name}}".to_owned(),
         ..Default::default()
     };
-    mount.volume_options = Some(Default::default());
+    let mut options = v1::mount::VolumeOptions::default();
+    options
+        .labels
+        .insert("l".to_owned(), "{{.Task.ID}}".to_owned());
+    let mut driver = v1::Driver::default();
+    driver
+        .options
+        .insert("o".to_owned(), "{{.Node.Platform.OS}}".to_owned());
+    options.driver_config = Some(driver);
+    mount.volume_options = Some(options);
     spec.mounts.push(mount);
     let mut bad = full.clone();
     let expanded = expand_task(&Arc::new(full), &node()).unwrap();
@@ -169,12 +210,51 @@ fn a_task_is_expanded_as_a_whole_or_not_at_all() {
         ),
         ("/data/3", "/web")
     );
+    let options = spec.mounts[0].volume_options.clone().unwrap();
+    assert_eq!(options.labels["l"], "t1");
+    assert_eq!(options.driver_config.unwrap().options["o"], "linux");
 
     let Some(Runtime::Container(spec)) = &mut bad.spec_mut().runtime else {
         panic!("no container")
     };
     spec.mounts[0].source = "{{.Nope}}".to_owned();
     assert!(expand_task(&Arc::new(bad), &node()).is_err());
+}
+
+#[test]
+fn names_of_variables_are_no_templates() {
+    let mut task = task();
+    let Some(Runtime::Container(spec)) = &mut task.spec_mut().runtime else {
+        panic!("no container")
+    };
+    spec.env = vec!["{{.Nope}}=1".to_owned(), "{{.Nope}}".to_owned()];
+    let task = Arc::new(task);
+    assert!(Arc::ptr_eq(&expand_task(&task, &node()).unwrap(), &task));
+}
+
+#[test]
+fn a_rehearsal_needs_no_task() {
+    let service = task().service_annotations.unwrap();
+    let mut spec = v1::ContainerSpec {
+        hostname: "{{.Service.Name}}-{{.Task.Slot}}.{{.Service.Labels.tier}}".to_owned(),
+        env: vec!["NODE={{.Node.ID}}".to_owned()],
+        ..Default::default()
+    };
+    let expanded = rehearse(&spec, &service).unwrap();
+    assert_eq!(expanded.hostname, "web-1.front");
+    assert_eq!(expanded.env, ["NODE=nodeid"]);
+
+    spec.env.push("ODD={{if .Task.Slot}}1{{end}}".to_owned());
+    let expanded = rehearse(&spec, &service).unwrap();
+    assert_eq!(
+        expanded.env,
+        ["NODE=nodeid", "ODD={{if .Task.Slot}}1{{end}}"]
+    );
+
+    spec.hostname = "{{.Service.Labels.none}}".to_owned();
+    let error = rehearse(&spec, &service).unwrap_err().to_string();
+    let text = "template placeholder {{.Service.Labels.none}}: the service has no label \"none\"";
+    assert_eq!(error, text);
 }
 
 proptest! {
