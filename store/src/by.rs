@@ -15,7 +15,7 @@ pub enum Index {
     Custom,
     /// Tasks of a service.
     Service,
-    /// Tasks on a node.
+    /// Tasks on a node; volumes that are published to a node, or about to be or have been.
     Node,
     /// Tasks of a slot of a service.
     Slot,
@@ -71,7 +71,7 @@ impl<'a> By<'a> {
     pub fn service(id: &'a str) -> Self {
         Self::Is(Index::Service, id.into())
     }
-    /// Tasks on a node.
+    /// Tasks or published volumes on a node.
     pub fn node(id: &'a str) -> Self {
         Self::Is(Index::Node, id.into())
     }

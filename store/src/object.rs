@@ -234,6 +234,9 @@ index |volume, add| {
     if let Some(driver) = &spec.driver {
         add(Index::Driver, Exact(&driver.name));
     }
+    for status in &volume.publish_status {
+        add(Index::Node, Exact(&status.node_id));
+    }
 });
 
 fn index_task_spec<'a>(spec: &'a TaskSpec, add: &mut dyn FnMut(Index, Value<'a>)) {

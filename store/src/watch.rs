@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     hash::Hash,
+    iter, option,
     sync::Arc,
 };
 
@@ -48,7 +49,7 @@ pub enum Route {
     All,
     /// Commits that touch an object of this kind.
     Kind(Kind),
-    /// Commits that touch the node of this ID or a task that is or was on it.
+    /// Commits that touch the node of this ID, or a task or a published volume that is or was on it.
     Node(String),
     /// Commits that touch the service of this ID or a task of it.
     Service(String),
@@ -134,18 +135,10 @@ impl Watchers {
             if last_kind.replace(kind) != Some(kind) {
                 visits += deliver(self.kinds.get(&kind), &commit);
             }
-            let (node, service) = concerns(change.object());
-            let before = change.old().map_or((None, None), concerns);
-            for node in [node, before.0.filter(|_| before.0 != node)]
-                .into_iter()
-                .flatten()
-            {
+            for node in both(change, nodes) {
                 visits += deliver(self.nodes.get(node), &commit);
             }
-            for service in [service, before.1.filter(|_| before.1 != service)]
-                .into_iter()
-                .flatten()
-            {
+            for service in both(change, service) {
                 visits += deliver(self.services.get(service), &commit);
             }
         }
@@ -194,16 +187,37 @@ fn leave<K: Eq + Hash>(routes: &mut HashMap<K, Queues>, route: &K, number: u64) 
     }
 }
 
-/// The IDs of the node and of the service that a change of `object` concerns.
-fn concerns(object: &AnyObject) -> (Option<&str>, Option<&str>) {
-    let (node, service) = match object {
-        AnyObject::Task(task) => (&*task.node_id, &*task.service_id),
-        AnyObject::Node(node) => (&*node.id, ""),
-        AnyObject::Service(service) => ("", &*service.id),
-        _ => ("", ""),
+/// What a change concerns by `concerned`, after it or before it, each once.
+fn both<'a, I: Iterator<Item = &'a str>>(
+    change: &'a Change,
+    concerned: impl Fn(&'a AnyObject) -> I + Copy,
+) -> impl Iterator<Item = &'a str> {
+    let object = change.object();
+    let before = change.old().into_iter().flat_map(concerned);
+    let before = before.filter(move |id| concerned(object).all(|now| now != *id));
+    concerned(object).chain(before)
+}
+
+/// The IDs of the nodes that a change of `object` concerns.
+fn nodes(object: &AnyObject) -> impl Iterator<Item = &str> {
+    let (one, published) = match object {
+        AnyObject::Task(task) => (&*task.node_id, &[][..]),
+        AnyObject::Node(node) => (&*node.id, &[][..]),
+        AnyObject::Volume(volume) => ("", &volume.publish_status[..]),
+        _ => ("", &[][..]),
     };
-    let known = |id| Some(id).filter(|id: &&str| !id.is_empty());
-    (known(node), known(service))
+    let published = published.iter().map(|status| &*status.node_id);
+    iter::once(one).chain(published).filter(|id| !id.is_empty())
+}
+
+/// The ID of the service that a change of `object` concerns, if any.
+fn service(object: &AnyObject) -> option::IntoIter<&str> {
+    let id = match object {
+        AnyObject::Task(task) => &*task.service_id,
+        AnyObject::Service(service) => &*service.id,
+        _ => "",
+    };
+    Some(id).filter(|id| !id.is_empty()).into_iter()
 }
 
 /// Puts `commit` into all of `queues` and returns how many they are.
@@ -290,7 +304,7 @@ impl Subscription {
 
 #[cfg(test)]
 mod tests {
-    use skep_proto::v1::Task;
+    use skep_proto::v1::{Task, Volume, VolumePublishStatus};
 
     use super::*;
 
@@ -307,6 +321,34 @@ mod tests {
         assert!(!watchers.lock().is_empty());
         drop(second);
         assert!(watchers.lock().is_empty());
+    }
+
+    #[test]
+    fn a_volume_concerns_every_node_that_it_is_or_was_published_to() {
+        let watchers = Arc::<Mutex<Watchers>>::default();
+        let node = |id: &str| subscribe(&watchers, [Route::Node(id.to_owned())]).1;
+        let nodes = ["n1", "n2", "n3", "n4"].map(node);
+        let volume = |nodes: &[&str]| {
+            let published = nodes.iter().map(|id| VolumePublishStatus {
+                node_id: (*id).to_owned(),
+                ..Default::default()
+            });
+            AnyObject::from(Volume {
+                publish_status: published.collect(),
+                ..Default::default()
+            })
+        };
+        watchers.lock().publish(Commit {
+            snapshot: Snapshot::default(),
+            changes: vec![Change::Update {
+                old: volume(&["n1", "n2"]),
+                new: volume(&["n2", "n3"]),
+            }],
+            ends: vec![(1, 1)],
+        });
+        let told = nodes.map(|node| node.queue.state.lock().commits.len());
+        assert_eq!(told, [1, 1, 1, 0]);
+        assert_eq!(watchers.lock().visits, 3);
     }
 
     #[test]

@@ -4,16 +4,16 @@
 //! is on its way to the agent at once. While the stream is not read, commits pile up in the store
 //! subscription; past its bound they are replaced by the difference to what was sent.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
-use skep_proto::v1::{AssignmentsMessage, Task};
-use skep_store::{Commit, Event, Route, Snapshot, Subscription};
+use skep_proto::v1::{AssignmentsMessage, Volume};
+use skep_store::{AnyObject, Commit, Event, Route, Snapshot, Subscription};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::Status;
 
 use super::{
-    assignments::Assignments,
+    assignments::{Assignments, Touched},
     term::{Handle, Term},
 };
 
@@ -87,22 +87,26 @@ impl Assigning {
     }
 }
 
-/// Tasks of the node that these commits have changed.
-fn touched<'a>(commits: &'a [Arc<Commit>], node_id: &str) -> Vec<&'a str> {
-    let touched: BTreeSet<_> = commits
-        .iter()
-        .flat_map(|commit| &commit.changes)
-        .filter(|change| {
-            [Some(change.object()), change.old()]
-                .into_iter()
-                .flatten()
-                .any(|object| {
-                    object
-                        .get::<Task>()
-                        .is_some_and(|task| task.node_id == node_id)
-                })
-        })
-        .map(|change| change.object().id())
-        .collect();
-    touched.into_iter().collect()
+/// Tasks and volumes of the node that these commits have changed.
+fn touched<'a>(commits: &'a [Arc<Commit>], node_id: &str) -> Touched<'a> {
+    let mut touched = Touched::default();
+    for change in commits.iter().flat_map(|commit| &commit.changes) {
+        for object in [Some(change.object()), change.old()].into_iter().flatten() {
+            match object {
+                AnyObject::Task(task) if task.node_id == node_id => {
+                    touched.tasks.insert(&task.id);
+                }
+                AnyObject::Volume(volume) if is_published(volume, node_id) => {
+                    touched.volumes.insert(&volume.id);
+                }
+                _ => {}
+            }
+        }
+    }
+    touched
+}
+
+fn is_published(volume: &Volume, node_id: &str) -> bool {
+    let mut published = volume.publish_status.iter();
+    published.any(|status| status.node_id == node_id)
 }

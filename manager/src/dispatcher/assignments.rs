@@ -3,15 +3,21 @@
 //! Pure: it compares what was sent with a snapshot. Whether it is asked about single tasks or about
 //! everything changes only how much it looks at.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod volumes;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use skep_proto::v1::{
-    Assignment, AssignmentChange, AssignmentsMessage, Task, TaskState, assignment::Item,
+    Assignment, AssignmentChange, AssignmentsMessage, Task, TaskState, Volume, assignment::Item,
     assignment_change::AssignmentAction, assignments_message::Type,
 };
 use skep_store::{By, Object, Snapshot};
 
-use super::dependencies::Dependencies;
+use self::volumes::Volumes;
+use super::dependencies::{self, Dependencies};
 
 /// What the agent at the other end has.
 #[derive(Debug)]
@@ -19,9 +25,17 @@ pub(super) struct Assignments {
     node_id: String,
     /// The newest version seen of each task that was sent. Shared with the store.
     sent: BTreeMap<String, Arc<Task>>,
+    volumes: Volumes,
     dependencies: Dependencies,
     /// Number of the last message.
     step: u64,
+}
+
+/// IDs of what may have changed for a node.
+#[derive(Debug, Default)]
+pub(super) struct Touched<'a> {
+    pub tasks: BTreeSet<&'a str>,
+    pub volumes: BTreeSet<&'a str>,
 }
 
 impl Assignments {
@@ -30,6 +44,7 @@ impl Assignments {
         Self {
             node_id: node_id.to_owned(),
             sent: BTreeMap::new(),
+            volumes: Volumes::default(),
             dependencies: Dependencies::default(),
             step: 0,
         }
@@ -41,12 +56,12 @@ impl Assignments {
         self.message(Type::Complete, changes)
     }
 
-    /// What has changed since the last message, if anything has. `touched` are the tasks that may
-    /// have; `None` means all of them.
+    /// What has changed since the last message, if anything has. `None` means that everything may
+    /// have.
     pub fn incremental(
         &mut self,
         snapshot: &Snapshot,
-        touched: Option<&[&str]>,
+        touched: Option<&Touched<'_>>,
     ) -> Option<AssignmentsMessage> {
         let changes = self.difference(snapshot, touched);
         (!changes.is_empty()).then(|| self.message(Type::Incremental, changes))
@@ -70,16 +85,19 @@ impl Assignments {
     fn difference(
         &mut self,
         snapshot: &Snapshot,
-        touched: Option<&[&str]>,
+        touched: Option<&Touched<'_>>,
     ) -> Vec<AssignmentChange> {
         let mut changes = Vec::new();
         match touched {
             Some(touched) => {
-                for task_id in touched {
+                for task_id in &touched.tasks {
                     let task = snapshot
                         .get(task_id)
                         .filter(|task: &&Arc<Task>| self.is_ours(task));
                     changes.extend(self.task(snapshot, task_id, task));
+                }
+                for volume_id in &touched.volumes {
+                    changes.extend(self.volume(snapshot, volume_id));
                 }
             }
             None => {
@@ -97,6 +115,12 @@ impl Assignments {
                     if self.is_ours(task) {
                         changes.extend(self.task(snapshot, &task.id, Some(task)));
                     }
+                }
+                let here = snapshot.find::<Volume>(By::node(&node_id));
+                let mut volumes = self.volumes.ids();
+                volumes.extend(here.map(|volume| volume.id.clone()));
+                for volume_id in volumes {
+                    changes.extend(self.volume(snapshot, &volume_id));
                 }
             }
         }
@@ -132,7 +156,8 @@ impl Assignments {
             Some(sent) => state == TaskState::Assigned || !same_but_for_status(sent, task),
             None => {
                 if state <= TaskState::Running {
-                    self.dependencies.add(task, snapshot);
+                    let needed = dependencies::of_task(task);
+                    self.dependencies.add(task_id, needed, snapshot);
                 }
                 true
             }
@@ -142,6 +167,20 @@ impl Assignments {
         }
         self.sent.insert(task_id.to_owned(), task.clone());
         must_send.then(|| change(Item::Task(Task::clone(task)), AssignmentAction::Update))
+    }
+
+    /// Takes note of a volume as it is now and says what the agent must hear of it.
+    fn volume(&mut self, snapshot: &Snapshot, volume_id: &str) -> Option<AssignmentChange> {
+        let volume = snapshot.get(volume_id).map(AsRef::as_ref);
+        let (action, volume) = self.volumes.next(&self.node_id, volume_id, volume)?;
+        match action {
+            AssignmentAction::Update => {
+                let needed = dependencies::of_volume(&volume);
+                self.dependencies.add(volume_id, needed, snapshot);
+            }
+            AssignmentAction::Remove => self.dependencies.release(volume_id),
+        }
+        Some(change(Item::Volume(volume), action))
     }
 }
 

@@ -1,9 +1,9 @@
-//! The secrets and configs that the tasks of one session need.
+//! The secrets and configs that the tasks and volumes of one session need.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use skep_proto::v1::{
-    AssignmentChange, Config, ResourceType, Secret, Task, assignment::Item,
+    AssignmentChange, Config, ResourceType, Secret, Task, VolumeAssignment, assignment::Item,
     assignment_change::AssignmentAction, task_spec::Runtime,
 };
 use skep_store::Snapshot;
@@ -11,12 +11,12 @@ use skep_store::Snapshot;
 use super::assignments::change;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Dependency {
+pub(super) enum Dependency {
     Secret(String),
     Config(String),
 }
 
-/// What the agent has been given beside tasks, and for which of them.
+/// What the agent has been given beside tasks and volumes, and for which of them, by their IDs.
 #[derive(Debug, Default)]
 pub(super) struct Dependencies {
     users: BTreeMap<Dependency, BTreeSet<String>>,
@@ -25,26 +25,26 @@ pub(super) struct Dependencies {
 }
 
 impl Dependencies {
-    /// A task comes. What it needs and is not there is left out: the task will fail on the node and
-    /// say so.
-    pub fn add(&mut self, task: &Task, snapshot: &Snapshot) {
-        for dependency in needed(task) {
+    /// A task or volume comes. What it needs and is not there is left out: a task will fail on the
+    /// node and say so.
+    pub fn add(&mut self, user: &str, needed: Vec<Dependency>, snapshot: &Snapshot) {
+        for dependency in needed {
             let had = self.users.contains_key(&dependency);
             if had || dependency.find(snapshot).is_some() {
                 self.touched.entry(dependency.clone()).or_insert(had);
                 self.users
                     .entry(dependency)
                     .or_default()
-                    .insert(task.id.clone());
+                    .insert(user.to_owned());
             }
         }
     }
 
-    /// A task is over or gone and needs nothing any more.
-    pub fn release(&mut self, task_id: &str) {
+    /// A task or volume is over or gone and needs nothing any more.
+    pub fn release(&mut self, user: &str) {
         let touched = &mut self.touched;
         self.users.retain(|dependency, users| {
-            if users.remove(task_id) && users.is_empty() {
+            if users.remove(user) && users.is_empty() {
                 touched.entry(dependency.clone()).or_insert(true);
             }
             !users.is_empty()
@@ -100,7 +100,8 @@ impl Dependency {
     }
 }
 
-fn needed(task: &Task) -> Vec<Dependency> {
+/// What a task needs.
+pub(super) fn of_task(task: &Task) -> Vec<Dependency> {
     let spec = task.spec();
     let mut needed = Vec::new();
     if let Some(Runtime::Container(container)) = &spec.runtime {
@@ -126,4 +127,12 @@ fn needed(task: &Task) -> Vec<Dependency> {
         }
     }
     needed
+}
+
+/// What a node needs to mount a volume.
+pub(super) fn of_volume(volume: &VolumeAssignment) -> Vec<Dependency> {
+    let secrets = volume.secrets.iter();
+    secrets
+        .map(|secret| Dependency::Secret(secret.secret.clone()))
+        .collect()
 }

@@ -7,7 +7,8 @@ use skep_proto::{
     Shared,
     v1::{
         Config, ConfigReference, ContainerSpec, ResourceReference, ResourceType, Secret,
-        SecretReference, TaskSpec, task_spec::Runtime,
+        SecretReference, TaskSpec, VolumePublishStatus, VolumeSecret, task_spec::Runtime,
+        volume_publish_status::State,
     },
 };
 use skep_store::{Error, Store, Tx, testing::leading};
@@ -36,6 +37,14 @@ enum Op {
         desired: TaskState,
     },
     Remove {
+        id: u8,
+    },
+    /// A volume, new or changed, is so published to the node, or not at all.
+    Publish {
+        id: u8,
+        state: Option<State>,
+    },
+    RemoveVolume {
         id: u8,
     },
     /// The session hears of all that was committed.
@@ -67,8 +76,42 @@ fn op() -> impl Strategy<Value = Op> {
         (id.clone(), state.clone()).prop_map(|(id, state)| Op::Advance { id, state }),
         (id.clone(), state).prop_map(|(id, desired)| Op::Desire { id, desired }),
         id.prop_map(|id| Op::Remove { id }),
+        (0..3_u8, prop::option::of(published())).prop_map(|(id, state)| Op::Publish { id, state }),
+        (0..3_u8).prop_map(|id| Op::RemoveVolume { id }),
         Just(Op::Tell),
     ]
+}
+
+fn published() -> impl Strategy<Value = State> {
+    prop::sample::select(vec![
+        State::PendingPublish,
+        State::Published,
+        State::PendingNodeUnpublish,
+        State::PendingUnpublish,
+    ])
+}
+
+/// Number `id` needs the secret of that number, and is published to another node too.
+fn volume(id: u8, state: Option<State>) -> Volume {
+    let at = |node: &str, state: State| VolumePublishStatus {
+        node_id: node.to_owned(),
+        state: state.into(),
+        ..Default::default()
+    };
+    let mut publish_status = vec![at("n2", State::Published)];
+    publish_status.extend(state.map(|state| at(NODE, state)));
+    let mut volume = Volume {
+        id: format!("v{id}"),
+        publish_status,
+        ..Default::default()
+    };
+    let spec = volume.spec_mut();
+    spec.annotations_mut().name = format!("v{id}");
+    spec.secrets = vec![VolumeSecret {
+        key: "key".to_owned(),
+        secret: format!("s{id}"),
+    }];
+    volume
 }
 
 fn name(id: u8) -> String {
@@ -131,6 +174,17 @@ fn apply(tx: &mut Tx, op: &Op) {
         }),
         Op::Desire { id, desired } => change(tx, id, &|task| task.set_desired_state(desired)),
         Op::Remove { id } => drop(tx.remove::<Task>(&name(id))),
+        Op::Publish { id, state } => {
+            let volume = volume(id, state);
+            match tx.get::<Volume>(&volume.id) {
+                Some(stored) => {
+                    let meta = stored.meta;
+                    tx.update(Volume { meta, ..volume }).unwrap();
+                }
+                None => drop(tx.create(volume).unwrap()),
+            }
+        }
+        Op::RemoveVolume { id } => drop(tx.remove::<Volume>(&format!("v{id}"))),
         Op::Tell => {}
     }
 }
@@ -150,6 +204,9 @@ async fn commit(store: &Store, write: impl FnOnce(&mut Tx)) {
 struct Agent {
     tasks: BTreeMap<String, Task>,
     others: BTreeSet<String>,
+    /// Which it was given, and which it was told to let go of.
+    volumes: BTreeSet<String>,
+    let_go: BTreeSet<String>,
     last: String,
 }
 
@@ -179,7 +236,17 @@ impl Agent {
                 }
                 Item::Secret(secret) => (secret.id.clone(), secret.meta.is_some()),
                 Item::Config(config) => (config.id.clone(), config.meta.is_some()),
-                Item::Volume(_) => panic!("no volumes"),
+                Item::Volume(volume) => {
+                    assert!(!volume.secrets.is_empty(), "always all of it");
+                    if update {
+                        self.let_go.remove(&volume.id);
+                        assert!(self.volumes.insert(volume.id), "none is given twice");
+                    } else {
+                        self.volumes.remove(&volume.id);
+                        self.let_go.insert(volume.id);
+                    }
+                    continue;
+                }
             };
             assert_eq!(update, full, "removals carry the ID only");
             let news = if update {
@@ -213,9 +280,28 @@ impl Agent {
                 [secret, config, "s2".to_owned()]
             })
             .filter(|id| id != "c2")
+            .chain(volumes(snapshot, State::Published).map(|volume| volume.replace('v', "s")))
             .collect();
         assert_eq!(self.others, needed);
+        assert!(volumes(snapshot, State::Published).eq(self.volumes.iter().cloned()));
+        assert!(
+            volumes(snapshot, State::PendingNodeUnpublish)
+                .all(|volume| self.let_go.contains(&volume))
+        );
     }
+}
+
+/// IDs of the volumes that are so published to the node.
+fn volumes(snapshot: &Snapshot, state: State) -> impl Iterator<Item = String> {
+    snapshot
+        .all::<Volume>()
+        .filter(move |volume| {
+            let published = &volume.publish_status;
+            published
+                .iter()
+                .any(|at| at.node_id == NODE && at.state() == state)
+        })
+        .map(|volume| volume.id.clone())
 }
 
 async fn run(ops: Vec<Op>) {
@@ -242,7 +328,7 @@ async fn run(ops: Vec<Op>) {
     // One is told which tasks to look at, the other is not: they must say the same.
     let (mut precise, mut thorough) = (Assignments::new(NODE), Assignments::new(NODE));
     let mut agent = Agent::default();
-    let mut touched = BTreeSet::new();
+    let mut touched = (BTreeSet::new(), BTreeSet::new());
     agent.take(precise.complete(&store.snapshot()));
     thorough.complete(&store.snapshot());
     let mut used = BTreeSet::new();
@@ -259,11 +345,17 @@ async fn run(ops: Vec<Op>) {
             | Op::Advance { id, .. }
             | Op::Desire { id, .. }
             | Op::Remove { id } => {
-                touched.insert(name(id));
+                touched.0.insert(name(id));
+            }
+            Op::Publish { id, .. } | Op::RemoveVolume { id } => {
+                touched.1.insert(format!("v{id}"));
             }
             Op::Tell => {
                 let snapshot = store.snapshot();
-                let ids: Vec<_> = touched.iter().map(|id| &**id).collect();
+                let ids = Touched {
+                    tasks: touched.0.iter().map(|id| &**id).collect(),
+                    volumes: touched.1.iter().map(|id| &**id).collect(),
+                };
                 let message = precise.incremental(&snapshot, Some(&ids));
                 let mut same = thorough.incremental(&snapshot, None);
                 // Removals come first if one has to look for them.
@@ -280,7 +372,7 @@ async fn run(ops: Vec<Op>) {
                     agent.take(message);
                 }
                 agent.check(&snapshot);
-                touched.clear();
+                touched = Default::default();
             }
         }
     }
@@ -318,8 +410,12 @@ async fn tells(state: TaskState, change: impl FnOnce(&mut Task)) -> bool {
     })
     .await;
     store.follow();
+    let touched = Touched {
+        tasks: ["t1"].into(),
+        ..Default::default()
+    };
     assignments
-        .incremental(&store.snapshot(), Some(&["t1"]))
+        .incremental(&store.snapshot(), Some(&touched))
         .is_some()
 }
 

@@ -3,8 +3,8 @@
 use skep_proto::{
     Shared,
     v1::{
-        AssignmentsMessage, ContainerSpec, Secret, SecretReference, SecretSpec, Task, TaskSpec,
-        TaskState, assignment::Item, assignment_change::AssignmentAction,
+        AssignmentsMessage, ContainerSpec, Driver, Secret, SecretReference, SecretSpec, Task,
+        TaskSpec, TaskState, assignment::Item, assignment_change::AssignmentAction,
         assignments_message::Type, task_spec::Runtime,
     },
 };
@@ -29,7 +29,7 @@ fn with_secret(mut task: Task) -> Task {
 }
 
 /// `+t1` for an update of a task, `-s1` for the removal of a secret.
-fn items(message: &AssignmentsMessage) -> Vec<String> {
+pub(super) fn items(message: &AssignmentsMessage) -> Vec<String> {
     let item = |item: &Item| match item {
         Item::Task(task) => task.id.clone(),
         Item::Secret(secret) => secret.id.clone(),
@@ -130,6 +130,31 @@ async fn a_session_follows_its_tasks_and_their_secrets() {
         },
         "only the ID"
     );
+}
+
+#[tokio::test]
+async fn a_secret_that_only_a_plugin_knows_is_not_sent_without_its_data() {
+    let world = World::two_nodes().await;
+    world
+        .write(|tx| {
+            let mut secret = Secret {
+                id: "s1".to_owned(),
+                ..Default::default()
+            };
+            secret.spec_mut().driver = Some(Driver {
+                name: "vault".to_owned(),
+                ..Default::default()
+            });
+            tx.create(secret).unwrap();
+            tx.create(with_secret(task("t1", "n1", TaskState::Assigned)))
+                .unwrap();
+        })
+        .await;
+    let (id, _session) = world.register("n1").await;
+    let mut assignments = world.assignments("n1", &id).await.unwrap();
+    assert_eq!(items(&next(&mut assignments).await.unwrap()), ["+t1"]);
+    world.write(|tx| tx.remove::<Task>("t1").unwrap()).await;
+    assert_eq!(items(&next(&mut assignments).await.unwrap()), ["-t1"]);
 }
 
 #[tokio::test]
