@@ -34,6 +34,26 @@ fn update(secret: &Secret, change: impl FnOnce(&mut SecretSpec)) -> UpdateSecret
 }
 
 #[tokio::test]
+async fn a_secret_that_a_plugin_would_make_is_refused_with_the_name_of_the_plugin() {
+    let swarm = Swarm::new();
+    let mut request = CreateSecretRequest {
+        spec: Some(spec("db")),
+    };
+    let mut refused = async |driver: &str| {
+        let spec = request.spec.get_or_insert_default();
+        spec.driver = Some(Driver {
+            name: driver.to_owned(),
+            ..Default::default()
+        });
+        refusal(swarm.control.create_secret(ask(request.clone())).await)
+    };
+    let text = "SecretSpec: driver \"vault\" is not supported yet".to_owned();
+    assert_eq!(refused("vault").await, (Code::Unimplemented, text));
+    let text = "secret driver must have a name".to_owned();
+    assert_eq!(refused("").await, (Code::InvalidArgument, text));
+}
+
+#[tokio::test]
 async fn data_goes_in_and_never_comes_out() {
     let swarm = Swarm::new();
     let created = create(&swarm, "db").await;
