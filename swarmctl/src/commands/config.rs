@@ -1,6 +1,5 @@
 //! `swarmctl config`.
 
-use clap::Subcommand;
 use skep_proto::v1::{
     Config, ConfigSpec, CreateConfigRequest, GetConfigRequest, ListConfigsRequest,
     RemoveConfigRequest, UpdateConfigRequest,
@@ -8,38 +7,17 @@ use skep_proto::v1::{
 
 use super::{
     Context,
-    payload::{self, Data, Inspect, Ls, NewPayload, Rm, Update, payload},
+    payload::{self, Data, NewPayload, payload, verbs},
 };
 use crate::{Error, client::Client};
 
-/// The verbs of configs.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ConfigCommand {
-    /// Create a config from a file or standard input
-    Create(NewPayload),
-    /// Show a config
-    Inspect(Inspect),
-    /// List configs
-    #[command(visible_alias = "list")]
-    Ls(Ls),
-    /// Remove configs that no service uses
-    #[command(visible_alias = "remove")]
-    Rm(Rm),
-    /// Change the labels of a config
-    Update(Update),
-}
-
-impl ConfigCommand {
-    pub(crate) async fn run(self, context: &mut Context<'_>) -> Result<(), Error> {
-        match self {
-            Self::Create(command) => create(command, context).await,
-            Self::Inspect(command) => command.run::<Config>(context).await,
-            Self::Ls(command) => command.run::<Config>(context).await,
-            Self::Rm(command) => command.run::<Config>(context).await,
-            Self::Update(command) => command.run::<Config>(context).await,
-        }
-    }
-}
+verbs!(ConfigCommand of Config {
+    "Create a config from a file or standard input": NewPayload,
+    "Show a config",
+    "List configs",
+    "Remove configs that no service uses",
+    "Change the labels of a config"
+});
 
 async fn create(new: NewPayload, context: &mut Context<'_>) -> Result<(), Error> {
     let spec = ConfigSpec {

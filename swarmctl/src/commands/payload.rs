@@ -114,6 +114,42 @@ macro_rules! payload {
 }
 pub(crate) use payload;
 
+/// Makes the verbs of one of the two, which differ in words and in what can be created.
+macro_rules! verbs {
+    ($command:ident of $object:ident { $create:literal: $new:ty, $inspect:literal, $ls:literal,
+     $rm:literal, $update:literal }) => {
+        #[doc = concat!("The verbs of `", stringify!($object), "`.")]
+        #[derive(Debug, clap::Subcommand)]
+        pub(crate) enum $command {
+            #[doc = $create]
+            Create($new),
+            #[doc = $inspect]
+            Inspect(crate::commands::payload::Inspect),
+            #[doc = $ls]
+            #[command(visible_alias = "list")]
+            Ls(crate::commands::payload::Ls),
+            #[doc = $rm]
+            #[command(visible_alias = "remove")]
+            Rm(crate::commands::payload::Rm),
+            #[doc = $update]
+            Update(crate::commands::payload::Update),
+        }
+
+        impl $command {
+            pub(crate) async fn run(self, context: &mut Context<'_>) -> Result<(), Error> {
+                match self {
+                    Self::Create(command) => create(command, context).await,
+                    Self::Inspect(command) => command.run::<$object>(context).await,
+                    Self::Ls(command) => command.run::<$object>(context).await,
+                    Self::Rm(command) => command.run::<$object>(context).await,
+                    Self::Update(command) => command.run::<$object>(context).await,
+                }
+            }
+        }
+    };
+}
+pub(crate) use verbs;
+
 /// The object of an answer that must have one.
 pub(crate) fn present<T>(kind: &str, object: Option<T>) -> Result<T, Error> {
     object.ok_or_else(|| Error::Answer(format!("no {kind}")))

@@ -1,6 +1,6 @@
 //! `swarmctl secret`.
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use skep_proto::v1::{
     CreateSecretRequest, GetSecretRequest, ListSecretsRequest, RemoveSecretRequest, Secret,
     SecretSpec, UpdateSecretRequest,
@@ -8,38 +8,17 @@ use skep_proto::v1::{
 
 use super::{
     Context,
-    payload::{self, Data, Inspect, Ls, NewPayload, Rm, Update, payload},
+    payload::{self, Data, NewPayload, payload, verbs},
 };
 use crate::{Error, client::Client};
 
-/// The verbs of secrets.
-#[derive(Debug, Subcommand)]
-pub(crate) enum SecretCommand {
-    /// Create a secret from a file or standard input
-    Create(Create),
-    /// Show a secret, but not its data
-    Inspect(Inspect),
-    /// List secrets
-    #[command(visible_alias = "list")]
-    Ls(Ls),
-    /// Remove secrets that no service uses
-    #[command(visible_alias = "remove")]
-    Rm(Rm),
-    /// Change the labels of a secret
-    Update(Update),
-}
-
-impl SecretCommand {
-    pub(crate) async fn run(self, context: &mut Context<'_>) -> Result<(), Error> {
-        match self {
-            Self::Create(command) => command.run(context).await,
-            Self::Inspect(command) => command.run::<Secret>(context).await,
-            Self::Ls(command) => command.run::<Secret>(context).await,
-            Self::Rm(command) => command.run::<Secret>(context).await,
-            Self::Update(command) => command.run::<Secret>(context).await,
-        }
-    }
-}
+verbs!(SecretCommand of Secret {
+    "Create a secret from a file or standard input": Create,
+    "Show a secret, but not its data",
+    "List secrets",
+    "Remove secrets that no service uses",
+    "Change the labels of a secret"
+});
 
 /// Creates a secret.
 #[derive(Debug, Args)]
@@ -51,23 +30,21 @@ pub(crate) struct Create {
     payload: NewPayload,
 }
 
-impl Create {
-    async fn run(self, context: &mut Context<'_>) -> Result<(), Error> {
-        let data = match self.driver {
-            Some(_) => Data::Elsewhere,
-            None => Data::Needed,
-        };
-        let spec = SecretSpec {
-            annotations: Some(self.payload.annotations()),
-            data: self.payload.data(context.io, data)?.into(),
-            templating: self.payload.templating(),
-            driver: self.driver.map(payload::named),
-        };
-        let request = CreateSecretRequest { spec: Some(spec) };
-        let client = context.connect().await?;
-        let reply = client.control().create_secret(request).await?.into_inner();
-        payload::print(context, &payload::present("secret", reply.secret)?)
-    }
+async fn create(new: Create, context: &mut Context<'_>) -> Result<(), Error> {
+    let data = match new.driver {
+        Some(_) => Data::Elsewhere,
+        None => Data::Needed,
+    };
+    let spec = SecretSpec {
+        annotations: Some(new.payload.annotations()),
+        data: new.payload.data(context.io, data)?.into(),
+        templating: new.payload.templating(),
+        driver: new.driver.map(payload::named),
+    };
+    let request = CreateSecretRequest { spec: Some(spec) };
+    let client = context.connect().await?;
+    let reply = client.control().create_secret(request).await?.into_inner();
+    payload::print(context, &payload::present("secret", reply.secret)?)
 }
 
 payload!(

@@ -2,7 +2,6 @@
 
 mod create;
 mod inspect;
-mod logs;
 mod ls;
 mod ps;
 mod rm;
@@ -14,7 +13,7 @@ mod wait;
 
 use clap::Subcommand;
 
-use super::Context;
+use super::{Context, logs::Logs};
 use crate::Error;
 pub(crate) use show::{resources as resource_fields, span, task as task_fields};
 
@@ -26,7 +25,10 @@ pub(crate) enum ServiceCommand {
     /// Show a service
     Inspect(inspect::Inspect),
     /// Show what the tasks of a service wrote
-    Logs(logs::Logs),
+    #[command(mut_arg("name", |name| name
+        .value_name("SERVICE|TASK")
+        .help("ID, name or unique ID prefix of the service, or of a task")))]
+    Logs(Logs),
     /// List services
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
@@ -48,7 +50,7 @@ impl ServiceCommand {
         match self {
             Self::Create(command) => Box::pin(command.run(context)).await,
             Self::Inspect(command) => command.run(context).await,
-            Self::Logs(command) => command.run(context).await,
+            Self::Logs(command) => command.of_service(context).await,
             Self::Ls(command) => command.run(context).await,
             Self::Ps(command) => command.run(context).await,
             Self::Rm(command) => command.run(context).await,

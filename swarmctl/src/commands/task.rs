@@ -1,13 +1,12 @@
 //! `swarmctl task`.
 
 mod inspect;
-mod logs;
 mod ls;
 
 use clap::Subcommand;
 use skep_proto::v1::{ListNodesRequest, Task};
 
-use super::Context;
+use super::{Context, logs::Logs};
 use crate::{
     Error,
     client::Client,
@@ -20,7 +19,7 @@ pub(crate) enum TaskCommand {
     /// Show a task
     Inspect(inspect::Inspect),
     /// Show what a task wrote
-    Logs(logs::Logs),
+    Logs(Logs),
     /// List tasks
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
@@ -30,7 +29,7 @@ impl TaskCommand {
     pub(crate) async fn run(self, context: &mut Context<'_>) -> Result<(), Error> {
         match self {
             Self::Inspect(command) => command.run(context).await,
-            Self::Logs(command) => command.run(context).await,
+            Self::Logs(command) => command.of_task(context).await,
             Self::Ls(command) => command.run(context).await,
         }
     }
