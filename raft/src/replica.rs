@@ -13,15 +13,12 @@ mod output;
 mod read;
 mod snapshot;
 mod tail;
+mod view;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    ops::Range,
-};
+use std::{collections::VecDeque, ops::Range};
 
 use bytes::Bytes;
-use raft::{RawNode, ReadOnlyOption, SnapshotStatus, StateRole, Storage};
-use skep_proto::v1;
+use raft::{RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 use skep_store::Image;
 use slog::Drain;
 
@@ -35,7 +32,6 @@ use crate::{
     codec::{self, ConfState, Entry, EntryType, HardState, Incoming, Message, MessageType},
     log::{Batch, Loaded},
     member::Membership,
-    status::Positions,
 };
 
 /// Entries in one message, in bytes; a larger entry travels alone. Several messages may be merged on
@@ -436,69 +432,6 @@ impl Replica {
         }
     }
 
-    /// The role that was last told by an output.
-    pub fn role(&self) -> Role {
-        self.role
-    }
-
-    /// Whether this replica was removed from the group. It does nothing any more then.
-    pub fn is_removed(&self) -> bool {
-        self.removed
-    }
-
-    /// The members, learners too, by Raft ID.
-    pub fn members(&self) -> &BTreeMap<u64, v1::RaftMember> {
-        &self.membership.members
-    }
-
-    /// Raft IDs that must never be used again.
-    pub fn removed(&self) -> &BTreeSet<u64> {
-        &self.membership.removed
-    }
-
-    /// Index of the last entry that was handed out.
-    pub fn applied(&self) -> u64 {
-        self.applied
-    }
-
-    /// Whether an entry of the present term was handed out, i.e. all of earlier leaders were.
-    pub fn applied_in_term(&self) -> bool {
-        self.node.store().term(self.applied).ok() == Some(self.node.raft.term)
-    }
-
-    /// Index of the last entry of the log.
-    pub fn last_index(&self) -> u64 {
-        self.node.raft.raft_log.last_index()
-    }
-
-    /// How far the log is, given the index of the newest snapshot.
-    pub(crate) fn positions(&self, snapshot: u64) -> Positions {
-        let raft = &self.node.raft;
-        let peers = raft.prs().iter().filter(|(id, _)| **id != raft.id);
-        let matched = peers.map(|(id, progress)| (*id, progress.matched));
-        Positions {
-            first: self.node.store().first(),
-            last: raft.raft_log.last_index(),
-            committed: raft.raft_log.committed,
-            snapshot,
-            matched: match self.leads() {
-                true => matched.collect(),
-                false => BTreeMap::new(),
-            },
-        }
-    }
-
-    /// Term of an entry that is in memory.
-    pub fn term(&self, index: u64) -> Option<u64> {
-        self.node.raft.raft_log.term(index).ok()
-    }
-
-    /// How far the log of a peer is known to match this leader's; 0 if unknown.
-    pub fn matched(&self, peer: u64) -> u64 {
-        let progress = self.node.raft.prs().get(peer);
-        progress.map_or(0, |progress| progress.matched)
-    }
-
     fn leads(&self) -> bool {
         self.holds_office() && self.farewell.is_none()
     }
@@ -520,13 +453,6 @@ impl Replica {
         self.restoring.is_none()
             && log.unstable_snapshot().is_none()
             && (!self.is_alone() || log.persisted == log.last_index())
-    }
-
-    /// How many entries are in memory.
-    #[cfg(test)]
-    fn entries(&self) -> u64 {
-        let tail = self.node.store();
-        tail.last() + 1 - tail.first_index().unwrap()
     }
 }
 
