@@ -170,7 +170,7 @@ pub enum OnStop {
 #[derive(Clone, Debug, Args)]
 pub struct Log {
     /// Least severity to log: error, warn, info, debug, trace, or a filter such as
-    /// `info,skep_raft=debug`.
+    /// `info,skep_raft=debug`. `RUST_LOG` is not looked at.
     #[arg(
         long,
         global = true,
