@@ -325,6 +325,8 @@ mod tests {
         assert!(refused(|_, spec| spec.command.clear()).contains("no command"));
         assert!(refused(|_, spec| spec.stop_signal = "NOPE".into()).contains("\"NOPE\""));
         assert!(refused(|_, spec| spec.args = vec!["a\0b".into()]).contains("zero byte"));
+        let volume = v1::VolumeAttachment::default();
+        assert!(refused(|task, _| task.volumes.push(volume)).contains("mounts"));
         let text = refused(|_, spec| {
             spec.mounts.push(v1::Mount::default());
             spec.hostname = "h".into();
