@@ -43,10 +43,7 @@ use skep_proto::v1::{
 };
 use skep_security::Caller;
 use skep_store::Store;
-use tokio::{
-    sync::{mpsc, watch},
-    time::timeout,
-};
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait};
 use tracing::{debug, info};
@@ -100,7 +97,7 @@ impl Dispatcher {
     /// many there are.
     pub async fn run(&self, cancel: CancellationToken) {
         let shared = &self.shared;
-        let (reports, queue) = mpsc::channel(reports::QUEUE);
+        let (reports, queue) = reports::Reports::new();
         let term = Arc::new(Term::new(
             shared.store.clone(),
             shared.members.clone(),

@@ -3,6 +3,8 @@
 //! SwarmKit answers a report before it is stored. Here the answer waits for the commit of the
 //! batch: an acknowledged report is durable.
 
+mod room;
+
 use std::collections::{HashMap, hash_map};
 
 use prost::Message as _;
@@ -11,11 +13,13 @@ use skep_store::{Error, Snapshot, Tx};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
+use self::room::{Place, Room, weight};
 use super::{status, term::Term};
 use crate::batch::write_all;
 
-/// Reports that wait for a batch. As much as a batch takes; who comes on top waits in its own call.
-pub(super) const QUEUE: usize = 10_000;
+/// Reports that wait for a batch. As much as a batch takes; who comes on top waits in its own call, and
+/// so does who would make them too large together: see [`Room`].
+const QUEUE: usize = 10_000;
 
 /// Task statuses from which on a batch takes no further report (SwarmKit's number).
 const BATCH: usize = 10_000;
@@ -28,7 +32,23 @@ const MAX_STATUS_BYTES: usize = 256 * 1024;
 pub(super) struct Report {
     node_id: String,
     updates: Vec<(String, TaskStatus)>,
+    place: Place,
     done: oneshot::Sender<Result<(), Error>>,
+}
+
+/// The way of reports into batches.
+pub(super) struct Reports {
+    queue: mpsc::Sender<Report>,
+    room: Room,
+}
+
+impl Reports {
+    /// And the other end, for [`commit`].
+    pub fn new() -> (Self, mpsc::Receiver<Report>) {
+        let (queue, receiver) = mpsc::channel(QUEUE);
+        let room = Room::new();
+        (Self { queue, room }, receiver)
+    }
 }
 
 /// Takes the report of a node with a valid session and waits until it is stored.
@@ -41,13 +61,16 @@ pub(super) async fn report(
     if updates.is_empty() {
         return Ok(());
     }
+    let place = term.reports.room.take(&node_id, weight(&updates)).await?;
     let (done, stored) = oneshot::channel();
     let report = Report {
         node_id,
         updates,
+        place,
         done,
     };
     term.reports
+        .queue
         .send(report)
         .await
         .map_err(|_| status::stopped())?;
@@ -97,7 +120,7 @@ pub(super) async fn commit(term: &Term, mut queue: mpsc::Receiver<Report>) {
         let mut next = Some(first);
         while let Some(report) = next {
             latest.take(report.node_id, report.updates);
-            waiting.push(report.done);
+            waiting.push((report.done, report.place));
             next = if latest.updates < BATCH {
                 queue.try_recv().ok()
             } else {
@@ -105,7 +128,7 @@ pub(super) async fn commit(term: &Term, mut queue: mpsc::Receiver<Report>) {
             };
         }
         let stored = store(term, latest.by_task.into_iter().collect()).await;
-        for done in waiting {
+        for (done, _place) in waiting {
             // The agent may have gone away.
             let _ = done.send(stored.clone());
         }

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use skep_proto::v1::{Cluster, Node, NodeDescription, RaftMember, node_status};
 use skep_store::{Error, Snapshot, Store, Tx};
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -15,7 +15,7 @@ use tonic::Status;
 use super::{
     period,
     registry::{Lapse, Moment, Refusal, Registry},
-    reports::Report,
+    reports::Reports,
     status,
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Term {
     pub members: watch::Receiver<Vec<RaftMember>>,
     pub own_node_id: String,
     /// Reports on their way into a batch.
-    pub reports: mpsc::Sender<Report>,
+    pub reports: Reports,
     /// Cancelled at the end of the term.
     pub ending: CancellationToken,
     /// Holds a token for every stream.
@@ -63,7 +63,7 @@ impl Term {
         store: Store,
         members: watch::Receiver<Vec<RaftMember>>,
         own_node_id: String,
-        reports: mpsc::Sender<Report>,
+        reports: Reports,
     ) -> Self {
         Self {
             store,

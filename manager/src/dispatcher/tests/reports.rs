@@ -127,6 +127,34 @@ async fn a_giant_status_spoils_only_its_own_report() {
 }
 
 #[tokio::test]
+async fn a_node_that_reports_too_much_at_once_is_refused_and_a_small_report_gets_through() {
+    let world = World::two_nodes().await;
+    world
+        .write(|tx| tx.create(task("t1", "n1", TaskState::Assigned)).unwrap())
+        .await;
+    let (id, _session) = world.register("n1").await;
+    let update = TaskStatusUpdate {
+        task_id: "t1".to_owned(),
+        status: Some(TaskStatus {
+            state: TaskState::Running.into(),
+            message: "x".repeat(200 * 1024),
+            ..Default::default()
+        }),
+    };
+    let request = |count| UpdateTaskStatusRequest {
+        session_id: id.clone(),
+        updates: vec![update.clone(); count],
+    };
+    for (count, code) in [(50, Some(Code::ResourceExhausted)), (2, None)] {
+        let answer = world
+            .dispatcher
+            .update_task_status(from("n1", request(count)));
+        assert_eq!(answer.await.err().map(|status| status.code()), code);
+    }
+    assert_eq!(world.get::<Task>("t1").status().state(), TaskState::Running);
+}
+
+#[tokio::test]
 async fn many_reports_share_few_transactions() {
     let world = World::two_nodes().await;
     let names: Vec<_> = (0..1000).map(|n| format!("t{n}")).collect();
