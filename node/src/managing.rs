@@ -6,7 +6,7 @@ use std::{fs, io, net::SocketAddr, path::PathBuf, time::Duration};
 use skep_manager::manager::{self, Ended, Entry, Manager};
 use skep_security::{NodeKey, Role, Tls};
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpSocket, UnixListener, lookup_host},
     time::sleep,
 };
 use tracing::{info, warn};
@@ -53,7 +53,7 @@ impl Places {
             addr: addr.clone(),
             source,
         };
-        let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        let listener = listen(addr).await.map_err(failed)?;
         let listening = listener.local_addr().map_err(failed)?;
         let control = control_socket::bind(&self.control_socket)?;
         Ok(Doors {
@@ -62,6 +62,34 @@ impl Places {
             control,
         })
     }
+}
+
+/// Connections that wait to be accepted (the kernel's own limit, `net.core.somaxconn`, may be lower).
+/// When a manager dies all its nodes come to the others within a tenth of a second; whoever finds the
+/// queue full is dropped without a word, and tries again after one, three and seven seconds. What the
+/// libraries ask for is 128.
+const BACKLOG: u32 = 16_384;
+
+/// Listens on the first address that `addr` stands for and that can be had.
+async fn listen(addr: &str) -> io::Result<TcpListener> {
+    let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "it stands for no address");
+    for addr in lookup_host(addr).await? {
+        let socket = match addr {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        let listening = socket.and_then(|socket| {
+            // As tokio's own: the port of a manager that has just ended can be had at once.
+            socket.set_reuseaddr(true)?;
+            socket.bind(addr)?;
+            socket.listen(BACKLOG)
+        });
+        match listening {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 /// The owner of the manager.
@@ -224,5 +252,33 @@ impl Managing {
             path: self.state_dir.clone(),
             source,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{net::TcpStream, time::timeout};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_crowd_may_wait_to_be_accepted() {
+        let listener = listen("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut crowd = Vec::new();
+        for _ in 0..300 {
+            // Who is dropped tries again after a second, in vain: nobody is accepted.
+            let connected = timeout(Duration::from_secs(10), TcpStream::connect(addr)).await;
+            crowd.push(connected.expect("the queue is full").unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_found_out() {
+        let first = listen("127.0.0.1:0").await.unwrap();
+        let addr = first.local_addr().unwrap();
+        let error = listen(&addr.to_string()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        listen("localhost:0").await.unwrap();
     }
 }
