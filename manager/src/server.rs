@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod barrier;
 mod health;
+mod passed_on;
 pub mod proxy;
 mod raft_status;
 pub mod services;

@@ -20,6 +20,8 @@ use tokio::{sync::watch, time::Instant};
 use tonic::{Status, body::Body, transport::Channel};
 use tower::{Layer, Service, ServiceExt as _};
 
+use super::passed_on::PassedOn;
+
 /// How long a call waits for a leader. Elections take one to two seconds; past this there most
 /// likely is no quorum, and the caller should know.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -297,13 +299,15 @@ fn rebuild(parts: &http::request::Parts, body: Bytes) -> Request<Body> {
 }
 
 fn answer(result: Result<Response<Body>, tonic::transport::Error>) -> Response<Body> {
-    result.unwrap_or_else(|err| {
-        let text = format!(
-            "connection error: the leader did not answer: {}",
-            causes(&err)
-        );
-        Status::unavailable(text).into_http()
-    })
+    result
+        .map(|answer| answer.map(PassedOn::wrap))
+        .unwrap_or_else(|err| {
+            let text = format!(
+                "connection error: the leader did not answer: {}",
+                causes(&err)
+            );
+            Status::unavailable(text).into_http()
+        })
 }
 
 /// Whether the connection could not be made at all.
