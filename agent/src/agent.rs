@@ -131,6 +131,7 @@ impl Agent {
             remotes,
             backoff: Backoff::default(),
             session_id: String::new(),
+            kept: None,
             latest,
             ready: ready_sender,
         };

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use tonic::Code;
+
 /// An error of the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -70,6 +72,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a manager has said itself that there is no leader behind it (any more): as an answer of
+    /// its own, not as what a connection broke with.
+    pub(crate) fn tells_of_no_leader(&self) -> bool {
+        use std::error::Error as _;
+        let Self::Call { status, .. } = self else {
+            return false;
+        };
+        status.source().is_none() && matches!(status.code(), Code::Aborted | Code::Unavailable)
+    }
+
     pub(crate) fn call(call: &'static str) -> impl FnOnce(tonic::Status) -> Self {
         move |status| Self::Call {
             call,

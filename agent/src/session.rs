@@ -3,7 +3,9 @@
 //! A session is five loops beside each other: heartbeats, the session's own stream, assignments,
 //! log subscriptions, status reports. The end of any of them ends the session, and the next one is
 //! opened with another choice of manager. The session ID is kept, so that a manager that still
-//! knows it resumes the session instead of registering the node anew.
+//! knows it resumes the session instead of registering the node anew. So is the connection to a
+//! manager that says itself that it has lost the leader: it will know the next one, and thousands
+//! of nodes need not shake hands again at once.
 
 mod report;
 
@@ -62,16 +64,29 @@ pub(crate) struct Sessions {
     pub(crate) backoff: Backoff,
     /// Of the last session, empty before the first.
     pub(crate) session_id: String,
+    /// What the next session goes over.
+    pub(crate) kept: Option<Connection>,
     /// The newest message of any session.
     pub(crate) latest: watch::Sender<Option<Arc<v1::SessionMessage>>>,
     /// Whether there was a session.
     pub(crate) ready: watch::Sender<bool>,
 }
 
+/// A connection to a manager.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    remote: Remote,
+    channel: Channel,
+    /// Who the node was when it was made: to be somebody else takes another one.
+    identity: Arc<Credentials>,
+}
+
 /// Why a session ended.
 enum End {
     /// The node is not what it told any more: it registers again, at once.
     Changed,
+    /// The manager is there and has no leader to pass anything on to.
+    NoLeader(Error),
     Failed(Error),
 }
 
@@ -88,28 +103,52 @@ impl Sessions {
 
     /// One session, from the choice of a manager to its end.
     async fn next(&mut self) {
-        let Some(remote) = self.remotes.choose(rand::random()).cloned() else {
+        let kept = self.kept.take();
+        let chosen = kept.as_ref().map(|kept| &kept.remote);
+        let chosen = chosen.or_else(|| self.remotes.choose(rand::random()));
+        let Some(remote) = chosen.cloned() else {
             tracing::error!("{}", Error::NoManager);
             self.backoff.grow();
             return sleep(self.backoff.wait(1.0)).await;
         };
         sleep(self.backoff.wait(rand::random())).await;
-        match self.session(&remote).await {
+        let mut credentials = self.node.tls.subscribe();
+        let identity = credentials.borrow_and_update().clone();
+        let usable = kept.filter(|kept| Arc::ptr_eq(&kept.identity, &identity));
+        let connection = match usable.map_or_else(|| self.dial(&remote, identity), Ok) {
+            Ok(connection) => connection,
+            Err(error) => return self.failed(&remote, &error),
+        };
+        match self.session(&connection, credentials).await {
             End::Changed => tracing::info!("the node changed and registers again"),
-            End::Failed(error) => {
+            End::NoLeader(error) => {
                 tracing::warn!(manager = remote.addr, %error, "session ended");
-                self.remotes.observe(&remote, FAILED);
                 self.backoff.grow();
+                self.kept = Some(connection);
             }
+            End::Failed(error) => self.failed(&remote, &error),
         }
     }
 
-    async fn session(&mut self, remote: &Remote) -> End {
-        let mut credentials = self.node.tls.subscribe();
-        let identity = credentials.borrow_and_update().clone();
-        let description = self.describe(&identity);
-        let opened = self.open(remote, description.clone()).await;
-        let (channel, client, mut stream) = match opened {
+    fn failed(&mut self, remote: &Remote, error: &Error) {
+        tracing::warn!(manager = remote.addr, %error, "session ended");
+        self.remotes.observe(remote, FAILED);
+        self.backoff.grow();
+    }
+
+    async fn session(
+        &mut self,
+        connection: &Connection,
+        credentials: watch::Receiver<Arc<Credentials>>,
+    ) -> End {
+        let Connection {
+            remote,
+            channel,
+            identity,
+        } = connection;
+        let description = self.describe(identity);
+        let opened = self.open(remote, channel, description.clone()).await;
+        let (client, mut stream) = match opened {
             Ok(opened) => opened,
             Err(error) => return End::Failed(error),
         };
@@ -134,29 +173,39 @@ impl Sessions {
             error = receive => error,
             error = heartbeats(client.clone(), &id) => error,
             error = assignments(client.clone(), &id, &self.worker) => error,
-            error = logs::serve(channel, &source) => error,
+            error = logs::serve(channel.clone(), &source) => error,
             error = report::report(client, &id, &self.reporter) => error,
             () = changed => return End::Changed,
         };
-        End::Failed(error)
+        if error.tells_of_no_leader() {
+            End::NoLeader(error)
+        } else {
+            End::Failed(error)
+        }
     }
 
-    /// Dials and registers: until the manager's first message.
+    /// A connection that will be made when it is used.
+    fn dial(&self, remote: &Remote, identity: Arc<Credentials>) -> Result<Connection, Error> {
+        let channel = self.node.tls.channel(&remote.addr, ServerName::Manager);
+        let channel = channel.map_err(|source| Error::Dial {
+            addr: remote.addr.clone(),
+            source,
+        })?;
+        Ok(Connection {
+            remote: remote.clone(),
+            channel,
+            identity,
+        })
+    }
+
+    /// Registers: until the manager's first message.
     async fn open(
         &mut self,
         remote: &Remote,
+        channel: &Channel,
         description: v1::NodeDescription,
-    ) -> Result<(Channel, Client, tonic::Streaming<v1::SessionMessage>), Error> {
+    ) -> Result<(Client, tonic::Streaming<v1::SessionMessage>), Error> {
         const CALL: &str = "session";
-        let dial = |source| Error::Dial {
-            addr: remote.addr.clone(),
-            source,
-        };
-        let channel = self
-            .node
-            .tls
-            .channel(&remote.addr, ServerName::Manager)
-            .map_err(dial)?;
         let mut client =
             DispatcherClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let request = v1::SessionRequest {
@@ -177,7 +226,7 @@ impl Sessions {
         self.reporter.all_due();
         take(&self.latest, &mut self.remotes, first);
         self.ready.send_replace(true);
-        Ok((channel, client, stream))
+        Ok((client, stream))
     }
 
     fn describe(&self, identity: &Credentials) -> v1::NodeDescription {

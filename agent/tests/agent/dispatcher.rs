@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use parking_lot::Mutex;
 use skep_proto::v1::{
     self, TaskState,
@@ -58,6 +58,8 @@ impl Cluster {
         let state = Arc::new(Mutex::new(State::default()));
         let (stop, stopped) = oneshot::channel::<()>();
         let incoming = skep_security::tls_incoming(listener, self.tls(name, Role::Manager));
+        let counted = Arc::clone(&state);
+        let incoming = incoming.inspect(move |_| counted.lock().connections += 1);
         let server = tonic::transport::Server::builder()
             .add_service(DispatcherServer::new(Fake {
                 state: Arc::clone(&state),
@@ -90,6 +92,8 @@ pub(crate) struct Manager {
 #[derive(Default)]
 struct State {
     dead: bool,
+    /// Connections so far.
+    connections: usize,
     tasks: BTreeMap<String, v1::Task>,
     secrets: Vec<v1::Secret>,
     requests: Vec<v1::SessionRequest>,
@@ -208,6 +212,18 @@ impl Manager {
     /// Ends the session's streams.
     pub fn end_session(&self) {
         self.state.lock().close();
+    }
+
+    /// Ends the session's stream with this.
+    pub fn refuse_session(&self, status: Status) {
+        let mut state = self.state.lock();
+        let session = state.session.take().unwrap();
+        session.send(Err(status)).unwrap();
+    }
+
+    /// How often somebody has connected.
+    pub fn connections(&self) -> usize {
+        self.state.lock().connections
     }
 
     /// Answers so many status reports with an error.

@@ -10,6 +10,7 @@ use skep_proto::v1::{self, TaskState, generic_resource::Resource, task_status::R
 use skep_security::Role;
 use tempfile::TempDir;
 use tokio::time::timeout;
+use tonic::Status;
 
 use crate::{
     dispatcher::{Cluster, Manager},
@@ -223,6 +224,31 @@ async fn another_manager_takes_over_without_a_task_noticing() {
     second.remove(&task);
     second.sessions(2).await;
     until("the task is removed", || !alive(pid)).await;
+}
+
+#[tokio::test]
+async fn a_manager_that_has_lost_its_leader_is_asked_again_over_the_same_connection() {
+    let node = Node::new();
+    let first = node.cluster.manager("m1").await;
+    let second = node.cluster.manager("m2").await;
+    first.list(&[&first.peer, &second.peer]);
+    second.list(&[&first.peer, &second.peer]);
+    let _agent = node.agent(&[&first]);
+    first.sessions(1).await;
+    for (count, gone) in [
+        (2, Status::unavailable("the leader broke off")),
+        (3, Status::aborted("node must disconnect")),
+    ] {
+        first.refuse_session(gone);
+        first.sessions(count).await;
+    }
+    assert_eq!(first.connections(), 1);
+    assert_eq!(second.requests().len(), 0);
+
+    // What is wrong with the session or the node is another matter.
+    first.refuse_session(Status::invalid_argument("session invalid"));
+    let connected = || first.connections() + second.connections() > 1;
+    until("another connection is made", connected).await;
 }
 
 #[tokio::test]
