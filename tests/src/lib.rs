@@ -7,5 +7,6 @@ pub mod cluster;
 pub mod control;
 pub mod engines;
 pub mod floor;
+pub mod latency;
 pub mod links;
 pub mod sim;

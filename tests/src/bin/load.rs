@@ -26,7 +26,7 @@ use skep_proto::{
 };
 use skep_tests::{
     control::{self, Call, Direct},
-    floor,
+    floor, latency,
 };
 use tokio::{task::JoinSet, time::timeout};
 use tonic::transport::Channel;
@@ -73,6 +73,15 @@ enum Command {
         /// Image of the service: `process` runs a command of the host
         #[arg(long, default_value = "process")]
         image: String,
+    },
+    /// From the commit that assigns a task until its agent has it, one task at a time. Joins a node
+    /// that does nothing; only the first socket is used
+    Latency {
+        #[command(flatten)]
+        target: Target,
+        /// How many tasks
+        #[arg(long, default_value_t = 500)]
+        tasks: usize,
     },
     /// One write at a time through whichever manager answers
     Failover {
@@ -193,6 +202,10 @@ async fn main() -> anyhow::Result<()> {
             image,
         } => {
             let result = service(&target, replicas, Duration::from_secs(seconds), image).await?;
+            print(target.json, &result)
+        }
+        Command::Latency { target, tasks } => {
+            let result = latency::measure(&target.sockets[0], target.tls, tasks).await?;
             print(target.json, &result)
         }
         Command::Failover { target, seconds } => {
