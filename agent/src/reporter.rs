@@ -7,8 +7,12 @@
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
+use prost::Message as _;
 use skep_proto::v1;
 use tokio::sync::watch;
+
+/// Bytes of statuses that are returned at once: well below what a manager takes in a message (4 MiB).
+const MAX_BYTES: usize = 1 << 20;
 
 /// The statuses of this node's tasks.
 #[derive(Debug)]
@@ -89,14 +93,15 @@ impl Reporter {
         });
     }
 
-    /// Waits until something is due, and returns up to `limit` of it. It stays due until
-    /// acknowledged.
+    /// Waits until something is due, and returns up to `limit` of it, and no more than
+    /// [`MAX_BYTES`] but always one. It stays due until acknowledged.
     pub(crate) async fn due(&self, limit: usize) -> Vec<Report> {
         let mut due = self.due.subscribe();
         loop {
             // An error means that the sender is gone; it is in `self`.
             let _ = due.wait_for(|count| *count > 0).await;
             let inner = self.inner.lock();
+            let mut bytes = 0;
             let reports: Vec<_> = inner
                 .due
                 .iter()
@@ -108,6 +113,11 @@ impl Reporter {
                         status,
                         change,
                     })
+                })
+                .take_while(|report| {
+                    let first = bytes == 0;
+                    bytes += report.task_id.len() + report.status.encoded_len();
+                    first || bytes <= MAX_BYTES
                 })
                 .collect();
             if !reports.is_empty() {
@@ -182,6 +192,29 @@ mod tests {
         reporter.acknowledge(&sent);
         assert!(reporter.due(10).now_or_never().is_none());
         reporter.idle().await;
+    }
+
+    #[tokio::test]
+    async fn no_report_is_too_large_and_none_waits_for_ever() {
+        let reporter = Reporter::default();
+        let failed = |bytes| v1::TaskStatus {
+            err: "e".repeat(bytes),
+            ..status(TaskState::Failed)
+        };
+        for (id, bytes) in [
+            ("a", 2 * MAX_BYTES),
+            ("b", MAX_BYTES / 2),
+            ("c", 9),
+            ("d", MAX_BYTES),
+        ] {
+            reporter.put(id, failed(bytes));
+        }
+        for expected in [&["a"][..], &["b", "c"], &["d"]] {
+            let sent = reporter.due(10).await;
+            let ids: Vec<_> = sent.iter().map(|report| &*report.task_id).collect();
+            assert_eq!(ids, expected);
+            reporter.acknowledge(&sent);
+        }
     }
 
     #[tokio::test]

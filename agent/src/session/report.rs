@@ -6,9 +6,9 @@ use tonic::Code;
 use super::{Client, answered};
 use crate::{error::Error, reporter::Reporter};
 
-/// Statuses per call: enough for a node that starts all its tasks at once, small enough to be
-/// written by the manager in one batch.
-const BATCH: usize = 64;
+/// Statuses per call: while one is answered the next ones gather, and of those that change meanwhile
+/// only the last is sent.
+const BATCH: usize = 512;
 
 /// Sends until a call fails. What was not acknowledged stays due for the next session.
 pub(super) async fn report(mut client: Client, session_id: &str, reporter: &Reporter) -> Error {
