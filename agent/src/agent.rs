@@ -12,6 +12,7 @@ use crate::{
     backoff::Backoff,
     dependencies::Dependencies,
     description, disk,
+    disk_queue::DiskQueue,
     error::Error,
     executor::Executor,
     remotes::{self, Remote, Remotes},
@@ -106,6 +107,7 @@ impl Agent {
         let shared = Shared {
             executor: Arc::clone(&config.executor),
             store,
+            disk: DiskQueue::default(),
             reporter: Arc::clone(&reporter),
             dependencies: Dependencies::default(),
             node: Arc::new(skep_template::Node {

@@ -13,6 +13,7 @@ mod backoff;
 mod dependencies;
 mod description;
 mod disk;
+mod disk_queue;
 mod error;
 pub mod executor;
 mod logs;

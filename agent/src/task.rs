@@ -41,6 +41,15 @@ pub(crate) fn next(state: TaskState, desired: TaskState) -> Step {
     }
 }
 
+/// The state that a task in `state` comes to without doing anything. The states on the way are as good
+/// as over: they are neither stored nor reported.
+fn pass(mut state: TaskState, desired: TaskState) -> TaskState {
+    while let Step::Enter(later) = next(state, desired) {
+        state = later;
+    }
+    state
+}
+
 /// The end of a step: where the task is now, and what users read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
@@ -66,6 +75,14 @@ impl Outcome {
             state,
             message: message.to_owned(),
             err: String::new(),
+        }
+    }
+
+    /// Where the task is once it has gone on as far as it can at once.
+    pub(crate) fn pass(self, desired: TaskState) -> Self {
+        match pass(self.state, desired) {
+            state if state == self.state => self,
+            state => Self::entered(state),
         }
     }
 
@@ -196,6 +213,21 @@ mod tests {
             (TaskState::Failed, "why")
         );
         assert_eq!(exit(None).state, TaskState::Failed);
+    }
+
+    #[test]
+    fn a_task_stops_only_where_there_is_something_to_do() {
+        let passed = |state, desired| Outcome::entered(state).pass(desired).state;
+        let running = TaskState::Running;
+        assert_eq!(passed(TaskState::Accepted, running), TaskState::Preparing);
+        assert_eq!(passed(TaskState::Ready, running), TaskState::Starting);
+        assert_eq!(passed(TaskState::Ready, TaskState::Ready), TaskState::Ready);
+        assert_eq!(
+            passed(TaskState::Ready, TaskState::Shutdown),
+            TaskState::Ready
+        );
+        let failed = Outcome::failed(TaskState::Preparing, "why".to_owned());
+        assert_eq!(failed.clone().pass(running), failed);
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! The tasks of this node on disk: `worker/tasks/<id>/task.pb` and `status.pb`.
 //!
+//! The task has the status that it had here when it was stored; what it became since is in
+//! `status.pb`.
+//!
 //! After a restart they are what the tasks resume from, before any manager is asked. Secrets and
 //! configs never come here.
 
@@ -84,18 +87,18 @@ impl TaskStore {
                 "it has another task's ID",
             ));
         }
-        // No status means that the task was stored and did nothing yet.
-        let bytes = read("status.pb")?.unwrap_or_default();
-        task.status = Some(v1::TaskStatus::decode(bytes.as_slice())?);
+        if let Some(bytes) = read("status.pb")? {
+            task.status = Some(v1::TaskStatus::decode(bytes.as_slice())?);
+        }
         Ok(task)
     }
 
-    /// Stores a task without its status, which is the manager's view and not ours.
-    pub(crate) fn put_task(&self, task: &v1::Task) -> io::Result<()> {
+    /// Stores a task with its status here; that in the task is the manager's view.
+    pub(crate) fn put_task(&self, task: &v1::Task, status: v1::TaskStatus) -> io::Result<()> {
         let dir = self.dir(&task.id);
         disk::create_dir(&dir)?;
         let task = v1::Task {
-            status: None,
+            status: Some(status),
             ..task.clone()
         };
         disk::write(&dir.join("task.pb"), &task.encode_to_vec())
@@ -137,24 +140,34 @@ mod tests {
             ..Default::default()
         };
         task.status_mut().message = "of the manager".to_owned();
-        store.put_task(&task).unwrap();
+        let preparing = v1::TaskStatus {
+            state: TaskState::Preparing as i32,
+            ..Default::default()
+        };
+        store.put_task(&task, preparing.clone()).unwrap();
         let running = v1::TaskStatus {
             state: TaskState::Running as i32,
             ..Default::default()
         };
         store.put_status("t1", &running).unwrap();
         store
-            .put_task(&v1::Task {
-                id: "fresh".to_owned(),
-                ..Default::default()
-            })
+            .put_task(
+                &v1::Task {
+                    id: "fresh".to_owned(),
+                    ..Default::default()
+                },
+                preparing.clone(),
+            )
             .unwrap();
         fs::create_dir(store.dir("empty")).unwrap();
         store
-            .put_task(&v1::Task {
-                id: "torn".to_owned(),
-                ..Default::default()
-            })
+            .put_task(
+                &v1::Task {
+                    id: "torn".to_owned(),
+                    ..Default::default()
+                },
+                v1::TaskStatus::default(),
+            )
             .unwrap();
         fs::write(store.dir("torn").join("task.pb"), [0xff; 9]).unwrap();
 
@@ -174,6 +187,8 @@ mod tests {
                 ("torn", false)
             ]
         );
+        let fresh = stored[1].task.as_ref().unwrap();
+        assert_eq!(fresh.status(), &preparing);
         let task = stored[2].task.as_ref().unwrap();
         assert_eq!((task.slot, task.status()), (7, &running));
 

@@ -14,6 +14,7 @@ use tokio::{sync::watch, time::sleep};
 use super::{Outcome, Step, next};
 use crate::{
     dependencies::Dependencies,
+    disk_queue::DiskQueue,
     executor::{Adopted, Controller, Executor, Failure, TaskContext},
     reporter::Reporter,
     task_store::TaskStore,
@@ -26,6 +27,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Shared {
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) store: TaskStore,
+    pub(crate) disk: DiskQueue,
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) dependencies: Dependencies,
     pub(crate) node: Arc<skep_template::Node>,
@@ -130,8 +132,11 @@ impl Runner {
 
     /// Runs the task until it is removed from this node.
     pub(crate) async fn run(mut self) {
-        if self.status.state() > TaskState::Assigned {
+        let told = self.status.state() > TaskState::Assigned;
+        if told {
             self.shared.reporter.put(&self.id, self.status.clone());
+        } else {
+            self.accept();
         }
         if let Err(error) = self.keep().await {
             let why = format!("cannot keep the task on this node: {error}");
@@ -140,7 +145,11 @@ impl Runner {
         }
         let mut controller = self.controller().await;
         if let Some(controller) = &mut controller {
-            self.adopt(controller.as_mut()).await;
+            if told {
+                self.adopt(controller.as_mut()).await;
+            } else if self.status.state() > TaskState::Assigned {
+                self.tell();
+            }
         }
         loop {
             let order = self.orders.borrow_and_update().clone();
@@ -161,7 +170,8 @@ impl Runner {
                 continue;
             };
             match result {
-                Ok(mut outcome) => {
+                Ok(outcome) => {
+                    let mut outcome = outcome.pass(order.desired());
                     if outcome.state == TaskState::Shutdown && order.end == End::Stop {
                         outcome.message = "stopped with the agent of the node".to_owned();
                     }
@@ -289,26 +299,14 @@ impl Runner {
 
     /// The task is in another state: on disk, then for the manager.
     async fn enter(&mut self, outcome: Outcome, seen: Seen) {
-        let Outcome {
-            state,
-            message,
-            err,
-        } = outcome;
+        let state = outcome.state;
         if state <= self.status.state() {
             // Nothing leads here, and a manager would not take it.
             tracing::error!(task_id = self.id, ?state, "a task's state must grow");
             return;
         }
-        tracing::debug!(task_id = self.id, ?state, err, "task");
-        self.status = v1::TaskStatus {
-            timestamp: Some(Timestamp::from(std::time::SystemTime::now())),
-            state: state as i32,
-            message,
-            err,
-            runtime_status: seen.container.map(RuntimeStatus::Container),
-            port_status: seen.ports,
-            ..Default::default()
-        };
+        tracing::debug!(task_id = self.id, ?state, err = outcome.err, "task");
+        self.status = status(outcome, seen);
         let (id, status) = (self.id.clone(), self.status.clone());
         if let Err(error) = self
             .blocking(move |store| store.put_status(&id, &status))
@@ -317,8 +315,22 @@ impl Runner {
             // Telling the manager is worth more than remembering.
             tracing::error!(task_id = self.id, %error, "cannot store a task's status");
         }
+        self.tell();
+    }
+
+    fn tell(&self) {
         self.shared.reporter.put(&self.id, self.status.clone());
-        self.state.send_replace(state);
+        self.state.send_replace(self.status.state());
+    }
+
+    /// A new task is taken up. The state that this leads to is stored with the task itself, and told
+    /// once the task has a controller.
+    fn accept(&mut self) {
+        let desired = self.orders.borrow().desired();
+        if let Step::Enter(state) = next(self.status.state(), desired) {
+            self.status = status(Outcome::entered(state).pass(desired), Seen::default());
+            self.kept = None;
+        }
     }
 
     /// Stores the task as it is wanted now, if that is not on disk yet.
@@ -331,8 +343,9 @@ impl Runner {
         {
             return Ok(());
         }
-        let stored = Arc::clone(&task);
-        self.blocking(move |store| store.put_task(&stored)).await?;
+        let (stored, status) = (Arc::clone(&task), self.status.clone());
+        self.blocking(move |store| store.put_task(&stored, status))
+            .await?;
         self.kept = Some(task);
         Ok(())
     }
@@ -368,15 +381,25 @@ impl Runner {
             .map_err(|error| error.to_string())
     }
 
-    /// Disk work, on a thread for it: a sync takes milliseconds.
     async fn blocking(
         &self,
         work: impl FnOnce(&TaskStore) -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
         let store = self.shared.store.clone();
-        tokio::task::spawn_blocking(move || work(&store))
-            .await
-            .map_err(io::Error::other)?
+        self.shared.disk.run(move || work(&store)).await
+    }
+}
+
+/// What is told of an outcome.
+fn status(outcome: Outcome, seen: Seen) -> v1::TaskStatus {
+    v1::TaskStatus {
+        timestamp: Some(Timestamp::from(std::time::SystemTime::now())),
+        state: outcome.state as i32,
+        message: outcome.message,
+        err: outcome.err,
+        runtime_status: seen.container.map(RuntimeStatus::Container),
+        port_status: seen.ports,
+        ..Default::default()
     }
 }
 
