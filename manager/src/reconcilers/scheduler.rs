@@ -2,6 +2,7 @@
 
 mod filters;
 mod node_info;
+mod nodes;
 mod plugins;
 mod rank;
 mod resources;
@@ -14,11 +15,12 @@ use skep_store::{By, Kind};
 use self::{
     filters::Pipeline,
     node_info::{Group, NodeInfo},
+    nodes::Nodes,
     rank::Turns,
 };
-use super::facts::{self, changed, is_live, is_over, state};
+use super::facts::{self, is_live, is_over, state};
 use crate::{
-    reconcile::{Plan, Reconciler, View},
+    reconcile::{Plan, Reconciler, View, Write},
     time::Time,
 };
 
@@ -27,6 +29,7 @@ use crate::{
 pub(super) struct Scheduler {
     /// Whether the last plan wanted something written.
     unsettled: bool,
+    nodes: Nodes,
 }
 
 impl Reconciler for Scheduler {
@@ -40,7 +43,7 @@ impl Reconciler for Scheduler {
 
     fn plan(&mut self, view: &View<'_>) -> Plan {
         let mut plan = Plan::default();
-        if !self.unsettled && !matters(view) {
+        if !self.matters(view) && !self.unsettled {
             return plan;
         }
         let mut preassigned = Vec::new();
@@ -69,12 +72,20 @@ impl Reconciler for Scheduler {
             }
         }
         if !preassigned.is_empty() || !groups.is_empty() {
-            let mut nodes = node_info::collect(view.snapshot, view.now);
+            let nodes = self.nodes.refresh(view.snapshot, view.now);
             for task in preassigned {
-                confirm(task, &mut nodes, view.now, &mut plan);
+                confirm(task, nodes, view.now, &mut plan);
             }
             for ((group, _), tasks) in groups {
-                place(group, &tasks, &mut nodes, view.now, &mut plan);
+                place(group, &tasks, nodes, view.now, &mut plan);
+            }
+            // What was counted of these may never be committed.
+            for write in &plan.writes {
+                if let Write::Update(any) = write
+                    && let Some(task) = any.get::<Task>()
+                {
+                    self.nodes.touch(&task.node_id);
+                }
             }
         }
         self.unsettled = !plan.writes.is_empty();
@@ -82,22 +93,35 @@ impl Reconciler for Scheduler {
     }
 }
 
-/// Whether anything has changed that can alter the outcome: a node, a task that is to be placed, or
-/// one that has made room.
-fn matters(view: &View<'_>) -> bool {
-    let (Some(mut nodes), Some(mut tasks)) = (changed::<Node>(view), changed::<Task>(view)) else {
-        return true;
-    };
-    nodes.next().is_some()
-        || tasks.any(|task| {
-            let leaves =
-                is_over(task) || !is_live(task) || view.snapshot.get::<Task>(&task.id).is_none();
-            state(task) == TaskState::Pending || leaves
-        })
+impl Scheduler {
+    /// Takes note of what has changed. Whether any of it can alter the outcome: a node, a task that is
+    /// to be placed, or one that has made room.
+    fn matters(&mut self, view: &View<'_>) -> bool {
+        let Some(changes) = view.changed else {
+            self.nodes.forget();
+            return true;
+        };
+        let mut matters = false;
+        for change in changes {
+            for any in [Some(change.object()), change.old()].into_iter().flatten() {
+                if let Some(task) = any.get::<Task>() {
+                    self.nodes.touch(&task.node_id);
+                } else if let Some(node) = any.get::<Node>() {
+                    self.nodes.touch(&node.id);
+                }
+            }
+            matters |= match change.current::<Task>() {
+                Some(task) => state(task) == TaskState::Pending || is_over(task) || !is_live(task),
+                // A node, or gone.
+                None => true,
+            };
+        }
+        matters
+    }
 }
 
 /// Confirms a task whose node was chosen when it was made.
-fn confirm<'a>(task: &'a Arc<Task>, nodes: &mut [NodeInfo<'a>], now: Time, plan: &mut Plan) {
+fn confirm(task: &Arc<Task>, nodes: &mut [NodeInfo], now: Time, plan: &mut Plan) {
     let Ok(place) = nodes.binary_search_by(|info| info.node.id.cmp(&task.node_id)) else {
         return;
     };
@@ -111,10 +135,10 @@ fn confirm<'a>(task: &'a Arc<Task>, nodes: &mut [NodeInfo<'a>], now: Time, plan:
 }
 
 /// Places tasks that are alike.
-fn place<'a>(
+fn place(
     group: Group<'_>,
-    tasks: &[&'a Arc<Task>],
-    nodes: &mut [NodeInfo<'a>],
+    tasks: &[&Arc<Task>],
+    nodes: &mut [NodeInfo],
     now: Time,
     plan: &mut Plan,
 ) {
@@ -125,7 +149,7 @@ fn place<'a>(
     let mut ring: Vec<_> = (0..nodes.len())
         .filter(|&place| pipeline.obstacle(&nodes[place]).is_none())
         .collect();
-    ring.sort_by_key(|&place| rank::rank(&nodes[place], group));
+    ring.sort_by_cached_key(|&place| rank::rank(&nodes[place], group));
     ring.truncate(tasks.len());
     let mut turns = Turns::new(ring);
     let mut reason = None;
@@ -152,13 +176,7 @@ fn place<'a>(
     }
 }
 
-fn assign<'a>(
-    task: &'a Arc<Task>,
-    info: &mut NodeInfo<'a>,
-    message: &str,
-    now: Time,
-    plan: &mut Plan,
-) {
+fn assign(task: &Arc<Task>, info: &mut NodeInfo, message: &str, now: Time, plan: &mut Plan) {
     let mut assigned = Task::clone(task);
     assigned.node_id.clone_from(&info.node.id);
     assigned.status = Some(facts::status(TaskState::Assigned, message, now));

@@ -81,7 +81,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// The first filter that the node fails.
-    pub fn obstacle(&self, info: &NodeInfo<'_>) -> Option<Filter> {
+    pub fn obstacle(&self, info: &NodeInfo) -> Option<Filter> {
         Filter::ALL
             .into_iter()
             .find(|filter| !self.passes(*filter, info))
@@ -89,7 +89,7 @@ impl<'a> Pipeline<'a> {
 
     /// Why none of the nodes can take the task: most frequent reasons first, empty if there are no
     /// nodes.
-    pub fn explain<'n>(&self, nodes: impl IntoIterator<Item = &'n NodeInfo<'n>>) -> String {
+    pub fn explain<'n>(&self, nodes: impl IntoIterator<Item = &'n NodeInfo>) -> String {
         let mut counts = Filter::ALL.map(|filter| (filter, 0_usize));
         for filter in nodes.into_iter().filter_map(|info| self.obstacle(info)) {
             for (counted, n) in &mut counts {
@@ -104,13 +104,13 @@ impl<'a> Pipeline<'a> {
         texts.collect::<Vec<_>>().join("; ")
     }
 
-    fn passes(&self, filter: Filter, info: &NodeInfo<'_>) -> bool {
+    fn passes(&self, filter: Filter, info: &NodeInfo) -> bool {
         match filter {
             Filter::Ready => info.is_ready(),
             Filter::Resource => info.free.fits(self.task),
             Filter::Plugin => self.plugins.are_on(info),
             Filter::Executor => runs_image(self.task, info),
-            Filter::Constraint => self.constraints.iter().all(|c| c.matches(info.node)),
+            Filter::Constraint => self.constraints.iter().all(|c| c.matches(&info.node)),
             Filter::Platform => self.platforms.is_empty() || self.supports_platform(info),
             Filter::HostPort => info.has_ports_for(self.task),
             Filter::MaxReplicas => {
@@ -120,7 +120,7 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    fn supports_platform(&self, info: &NodeInfo<'_>) -> bool {
+    fn supports_platform(&self, info: &NodeInfo) -> bool {
         let description = info.node.description.as_ref();
         let Some(node) = description.and_then(|d| d.platform.as_ref()) else {
             return false;
@@ -134,7 +134,7 @@ impl<'a> Pipeline<'a> {
 }
 
 /// Whether the node runs what the task's image stands for. One that reports no engine is not asked.
-fn runs_image(task: &Task, info: &NodeInfo<'_>) -> bool {
+fn runs_image(task: &Task, info: &NodeInfo) -> bool {
     let Some(Runtime::Container(container)) = &task.spec().runtime else {
         return true;
     };
@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn obstacle(task: &Task) -> Option<Filter> {
-        Pipeline::new(task).obstacle(&NodeInfo::new(&node("a")))
+        Pipeline::new(task).obstacle(&NodeInfo::new(node("a").into()))
     }
 
     #[test]
@@ -214,7 +214,8 @@ mod tests {
                 plugins: plugins.into_iter().collect(),
                 ..Default::default()
             });
-            Pipeline::new(&task(image)).obstacle(&NodeInfo::new(&node)) != Some(Filter::Executor)
+            Pipeline::new(&task(image)).obstacle(&NodeInfo::new(node.into()))
+                != Some(Filter::Executor)
         };
         assert!(fits("nginx", None) && !fits("process", None));
         assert!(!fits("nginx", Some("process")) && fits("process", Some("process")));
@@ -234,7 +235,7 @@ mod tests {
             let mut node = node("a");
             node.status_mut().set_state(state);
             assert_eq!(
-                pipeline.obstacle(&NodeInfo::new(&node)),
+                pipeline.obstacle(&NodeInfo::new(node.into())),
                 Some(Filter::Ready)
             );
         }
@@ -242,7 +243,7 @@ mod tests {
             let mut node = node("a");
             node.spec_mut().set_availability(availability);
             assert_eq!(
-                pipeline.obstacle(&NodeInfo::new(&node)),
+                pipeline.obstacle(&NodeInfo::new(node.into())),
                 Some(Filter::Ready)
             );
         }
@@ -286,7 +287,7 @@ mod tests {
             ..Endpoint::default()
         });
         let node = node("a");
-        let mut info = NodeInfo::new(&node);
+        let mut info = NodeInfo::new(node.into());
         assert_eq!(Pipeline::new(&task).obstacle(&info), None);
         info.add(&task);
         assert_eq!(Pipeline::new(&task).obstacle(&info), Some(Filter::HostPort));
@@ -307,7 +308,9 @@ mod tests {
         let mut down = node("down");
         down.status_mut().set_state(node_status::State::Down);
         let nodes = [node("a"), node("b")];
-        let infos: Vec<_> = [&down, &nodes[0], &nodes[1]].map(NodeInfo::new).into();
+        let infos: Vec<_> = [&down, &nodes[0], &nodes[1]]
+            .map(|node| NodeInfo::new(node.clone().into()))
+            .into();
         assert_eq!(
             Pipeline::new(&task).explain(&infos),
             "scheduling constraints not satisfied on 2 nodes; 1 node not available for new tasks"

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -9,7 +10,6 @@ use skep_proto::v1::{
     Node, PortConfig, Task, TaskState, node_spec::Availability, node_status,
     port_config::PublishMode,
 };
-use skep_store::Snapshot;
 
 use super::resources::Free;
 use crate::{
@@ -33,27 +33,55 @@ pub(super) fn group(task: &Task) -> Group<'_> {
 
 /// A node as the scheduler sees it. Tasks that are being assigned are added as they are.
 #[derive(Debug)]
-pub(super) struct NodeInfo<'a> {
-    pub node: &'a Node,
+pub(super) struct NodeInfo {
+    pub node: Arc<Node>,
     /// What tasks have not reserved.
     pub free: Free,
     /// Tasks that nobody has asked to end.
     pub active: usize,
-    active_by_service: HashMap<&'a str, usize>,
+    active_by_service: HashMap<String, usize>,
     host_ports: HashSet<(i32, u32)>,
-    failures: HashMap<Group<'a>, usize>,
+    /// By service and spec version. They are few.
+    failures: Vec<(String, Option<u64>)>,
+    /// When the first of these does not count any more.
+    pub changes_at: Option<Time>,
 }
 
-impl<'a> NodeInfo<'a> {
-    pub fn new(node: &'a Node) -> Self {
+impl NodeInfo {
+    pub fn new(node: Arc<Node>) -> Self {
         let resources = node.description.as_ref().and_then(|d| d.resources.as_ref());
         Self {
-            node,
             free: Free::of(resources),
+            node,
             active: 0,
             active_by_service: HashMap::new(),
             host_ports: HashSet::new(),
-            failures: HashMap::new(),
+            failures: Vec::new(),
+            changes_at: None,
+        }
+    }
+
+    /// The node with its tasks.
+    pub fn of<'t>(node: Arc<Node>, tasks: impl Iterator<Item = &'t Arc<Task>>, now: Time) -> Self {
+        let mut info = Self::new(node);
+        tasks.for_each(|task| info.count(task, now));
+        info
+    }
+
+    /// Takes a task into account, if the node takes new ones: others are not asked for more.
+    pub fn count(&mut self, task: &Task, now: Time) {
+        if !self.is_ready() {
+            return;
+        }
+        if is_on_node(task) {
+            self.add(task);
+        } else if matches!(state(task), TaskState::Failed | TaskState::Rejected) {
+            let until = status_at(task) + FAILURE_WINDOW;
+            if until > now {
+                let (service, version) = group(task);
+                self.failures.push((service.to_owned(), version));
+                self.changes_at = Some(self.changes_at.map_or(until, |first| first.min(until)));
+            }
         }
     }
 
@@ -65,17 +93,21 @@ impl<'a> NodeInfo<'a> {
 
     /// Takes into account that the task is here. It keeps its resources and ports until it has
     /// ended, whatever is desired of it.
-    pub fn add(&mut self, task: &'a Task) {
+    pub fn add(&mut self, task: &Task) {
         self.free.take(task);
         self.occupy(task);
     }
 
     /// As [`Self::add`], for a task whose resources are taken already.
-    pub fn occupy(&mut self, task: &'a Task) {
+    pub fn occupy(&mut self, task: &Task) {
         self.host_ports.extend(host_ports(task));
         if task.desired_state() <= TaskState::Complete {
             self.active += 1;
-            *self.active_by_service.entry(&task.service_id).or_default() += 1;
+            if let Some(active) = self.active_by_service.get_mut(&task.service_id) {
+                *active += 1;
+            } else {
+                self.active_by_service.insert(task.service_id.clone(), 1);
+            }
         }
     }
 
@@ -86,40 +118,14 @@ impl<'a> NodeInfo<'a> {
 
     /// Tasks of a group that have failed here lately.
     pub fn failures_of(&self, group: Group<'_>) -> usize {
-        self.failures.get(&group).copied().unwrap_or(0)
+        let of_group = |failure: &&(String, Option<u64>)| (&*failure.0, failure.1) == group;
+        self.failures.iter().filter(of_group).count()
     }
 
     /// Whether none of the task's host ports is in use.
     pub fn has_ports_for(&self, task: &Task) -> bool {
         host_ports(task).all(|port| !self.host_ports.contains(&port))
     }
-}
-
-/// All nodes, ordered by ID. Tasks are looked at for those alone that take new ones.
-pub(super) fn collect(snapshot: &Snapshot, now: Time) -> Vec<NodeInfo<'_>> {
-    let mut nodes: Vec<_> = snapshot
-        .all::<Node>()
-        .map(|node| NodeInfo::new(node))
-        .collect();
-    let places: HashMap<_, _> = nodes
-        .iter()
-        .enumerate()
-        .filter(|(_, info)| info.is_ready())
-        .map(|(place, info)| (info.node.id.as_str(), place))
-        .collect();
-    for task in snapshot.all::<Task>() {
-        let Some(&place) = places.get(task.node_id.as_str()) else {
-            continue;
-        };
-        if is_on_node(task) {
-            nodes[place].add(task);
-        } else if matches!(state(task), TaskState::Failed | TaskState::Rejected)
-            && status_at(task) + FAILURE_WINDOW > now
-        {
-            *nodes[place].failures.entry(group(task)).or_default() += 1;
-        }
-    }
-    nodes
 }
 
 /// Protocol and number of the ports that the task wants of the host itself.

@@ -42,7 +42,7 @@ impl<'a> Needed<'a> {
     }
 
     /// Whether the node has them all. One that reports no engine is not asked.
-    pub fn are_on(&self, info: &NodeInfo<'_>) -> bool {
+    pub fn are_on(&self, info: &NodeInfo) -> bool {
         let description = info.node.description.as_ref();
         let Some(engine) = description.and_then(|d| d.engine.as_ref()) else {
             return true;
@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn fits(task: &Task, plugins: Option<&[(&str, &str)]>) -> bool {
-        Needed::of(task).are_on(&NodeInfo::new(&node(plugins)))
+        Needed::of(task).are_on(&NodeInfo::new(node(plugins).into()))
     }
 
     #[test]

@@ -7,7 +7,7 @@ const MAX_FAILURES: usize = 5;
 
 /// The place of a node in the ranking for a group, lowest first: few recent failures, if there are
 /// many anywhere; then few tasks of the service; then few tasks.
-pub(super) fn rank(info: &NodeInfo<'_>, group: Group<'_>) -> (usize, usize, usize) {
+pub(super) fn rank(info: &NodeInfo, group: Group<'_>) -> (usize, usize, usize) {
     let failures = info.failures_of(group);
     let failures = if failures < MAX_FAILURES { 0 } else { failures };
     (failures, info.active_of(group.0), info.active)
