@@ -1,5 +1,7 @@
 //! The allocator: gives new tasks what they need besides a node, and lets them pass to the scheduler.
 //!
+//! A task that needs nothing of the kind passes as it is made, which saves it a write.
+//!
 //! Networks and ingress ports cannot be allocated yet. Tasks that ask for them wait and say so.
 
 use std::sync::Arc;
@@ -46,22 +48,32 @@ fn allocate(snapshot: &Snapshot, task: &Arc<Task>, now: Time, plan: &mut Plan) {
     let reason = missing(snapshot, task);
     let mut changed = Task::clone(task);
     match reason {
-        None => {
-            changed.status = Some(facts::status(
-                TaskState::Pending,
-                "pending task scheduling",
-                now,
-            ));
-            if let Some(endpoint) = &mut changed.endpoint
-                && let Some(spec) = &endpoint.spec
-            {
-                endpoint.ports.clone_from(&spec.ports);
-            }
-        }
+        None => pass(&mut changed, now),
         Some(reason) if reason == task.status().err => return,
         Some(reason) => changed.status_mut().err = reason,
     }
     plan.update(changed);
+}
+
+/// Lets a new task of `service` pass if there is nothing to be allocated for it.
+pub(super) fn pass_if_free(task: &mut Task, service: &Service, now: Time) {
+    if network(task, Some(service)).is_none() && ingress_port(task).is_none() {
+        pass(task, now);
+    }
+}
+
+/// The task has all it needs besides a node.
+fn pass(task: &mut Task, now: Time) {
+    task.status = Some(facts::status(
+        TaskState::Pending,
+        "pending task scheduling",
+        now,
+    ));
+    if let Some(endpoint) = &mut task.endpoint
+        && let Some(spec) = &endpoint.spec
+    {
+        endpoint.ports.clone_from(&spec.ports);
+    }
 }
 
 /// What cannot be allocated for the task, and why.
@@ -74,9 +86,7 @@ fn missing(snapshot: &Snapshot, task: &Task) -> Option<String> {
             "cannot allocate network {name}: network support is not available yet"
         ));
     }
-    let port = ports(task)
-        .iter()
-        .find(|port| port.publish_mode() == PublishMode::Ingress)?;
+    let port = ingress_port(task)?;
     Some(format!(
         "cannot publish target port {}/{} through the ingress network: network support is not \
          available yet",
@@ -93,10 +103,10 @@ fn network<'a>(task: &'a Task, service: Option<&'a Service>) -> Option<&'a str> 
     networks.next().map(|network| network.target.as_str())
 }
 
-fn ports(task: &Task) -> &[PortConfig] {
-    let spec = task
-        .endpoint
-        .as_ref()
-        .and_then(|endpoint| endpoint.spec.as_ref());
-    spec.map_or(&[], |spec| &spec.ports)
+/// The first port that the task wants published by all nodes.
+fn ingress_port(task: &Task) -> Option<&PortConfig> {
+    let spec = task.endpoint.as_ref()?.spec.as_ref()?;
+    spec.ports
+        .iter()
+        .find(|port| port.publish_mode() == PublishMode::Ingress)
 }

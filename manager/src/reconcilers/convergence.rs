@@ -122,6 +122,10 @@ fn execute(world: &mut World, op: &Op) {
     }
 }
 
+fn replicas_of(world: &World) -> u64 {
+    super::facts::replicas(&world.service()).unwrap()
+}
+
 fn converge(replicas: u64, hurried: bool, history: i64, ops: &[Op]) -> Result<(), TestCaseError> {
     let mut world = World::new(NODES);
     world.hurried = hurried;
@@ -140,6 +144,14 @@ fn converge(replicas: u64, hurried: bool, history: i64, ops: &[Op]) -> Result<()
         }
     }
     world.rest();
+    if let UpdateState::RollbackStarted
+    | UpdateState::RollbackPaused
+    | UpdateState::RollbackCompleted = world.update_state()
+    {
+        // With the spec comes its scale.
+        wanted = replicas_of(&world);
+    }
+    prop_assert_eq!(replicas_of(&world), wanted);
     let running = world.running();
     prop_assert_eq!(running.len() as u64, wanted, "{:?}", world.states());
     let mut slots: Vec<_> = running.iter().map(|task| task.slot).collect();

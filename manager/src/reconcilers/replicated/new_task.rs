@@ -5,7 +5,10 @@ use skep_proto::{
     v1::{Cluster, Endpoint, Service, Task, TaskState},
 };
 
-use crate::{reconcilers::facts, time::Time};
+use crate::{
+    reconcilers::{allocator, facts},
+    time::Time,
+};
 
 /// A new task of `service` in `slot`.
 pub(in crate::reconcilers) fn new_task(
@@ -18,7 +21,7 @@ pub(in crate::reconcilers) fn new_task(
     let spec = service.spec();
     let default_driver =
         || cluster.and_then(|cluster| cluster.spec().task_defaults().log_driver.clone());
-    Task {
+    let mut task = Task {
         id: id::random(),
         service_id: service.id.clone(),
         slot,
@@ -33,12 +36,14 @@ pub(in crate::reconcilers) fn new_task(
         }),
         log_driver: spec.task().log_driver.clone().or_else(default_driver),
         ..Task::default()
-    }
+    };
+    allocator::pass_if_free(&mut task, service, now);
+    task
 }
 
 #[cfg(test)]
 mod tests {
-    use skep_proto::v1::{Driver, Version};
+    use skep_proto::v1::{Driver, NetworkAttachmentConfig, Version};
 
     use super::*;
 
@@ -68,7 +73,8 @@ mod tests {
         assert_eq!(task.spec_version, service.spec_version);
         assert_eq!(task.service_annotations(), service.spec().annotations());
         assert!(task.annotations.is_none());
-        assert_eq!(task.status().message, "created");
+        assert_eq!(task.status().state(), TaskState::Pending);
+        assert_eq!(task.status().message, "pending task scheduling");
         assert_eq!(task.status().timestamp, Some(now.into()));
         assert_eq!(task.desired_state(), TaskState::Ready);
         assert_eq!(task.log_driver, driver("syslog"));
@@ -76,5 +82,14 @@ mod tests {
         service.spec_mut().task_mut().log_driver = driver("local");
         let task = new_task(Some(&cluster), &service, 3, TaskState::Ready, now);
         assert_eq!(task.log_driver, driver("local"));
+    }
+
+    #[test]
+    fn what_needs_to_be_allocated_waits_for_it() {
+        let mut service = Service::default();
+        service.spec_mut().task_mut().networks = vec![NetworkAttachmentConfig::default()];
+        let task = new_task(None, &service, 1, TaskState::Running, Time::default());
+        assert_eq!(task.status().state(), TaskState::New);
+        assert_eq!(task.status().message, "created");
     }
 }
