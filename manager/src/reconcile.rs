@@ -42,6 +42,9 @@ pub struct View<'a> {
     pub snapshot: &'a Snapshot,
     /// What changed since the last call; `None` means anything may have.
     pub changed: Option<&'a [Change]>,
+    /// Whether nothing has changed, though `changed` is `None`: it is the time that the last plan
+    /// named.
+    pub woken: bool,
     /// The time.
     pub now: Time,
 }
@@ -101,6 +104,7 @@ pub async fn drive(mut reconciler: impl Reconciler, store: Store) -> Error {
         .collect();
     let (_, mut subscription) = store.watch(routes);
     let mut changed = None;
+    let mut woken = false;
     let mut wake: Option<Instant> = None;
     loop {
         // At least as new as what the subscription has told; a change that is in here but not yet
@@ -110,6 +114,7 @@ pub async fn drive(mut reconciler: impl Reconciler, store: Store) -> Error {
         let plan = reconciler.plan(&View {
             snapshot: &snapshot,
             changed: changed.as_deref(),
+            woken,
             now,
         });
         let asked = plan
@@ -140,12 +145,25 @@ pub async fn drive(mut reconciler: impl Reconciler, store: Store) -> Error {
                 };
             }
         }
-        changed = wait(&mut subscription, wake).await.filter(|_| !failed);
+        let why = wait(&mut subscription, wake).await;
+        woken = !failed && matches!(why, Why::Time);
+        changed = match why {
+            Why::Changes(changes) if !failed => Some(changes),
+            _ => None,
+        };
     }
 }
 
-/// Waits for a change or for `wake`. Returns what changed, `None` for "look at everything".
-async fn wait(subscription: &mut Subscription, wake: Option<Instant>) -> Option<Vec<Change>> {
+/// Why a reconciler is asked again.
+enum Why {
+    Changes(Vec<Change>),
+    /// What has changed is not known.
+    Lagged,
+    Time,
+}
+
+/// Waits for a change or for `wake`.
+async fn wait(subscription: &mut Subscription, wake: Option<Instant>) -> Why {
     let sleep = async {
         match wake {
             Some(at) => tokio::time::sleep_until(at).await,
@@ -155,12 +173,12 @@ async fn wait(subscription: &mut Subscription, wake: Option<Instant>) -> Option<
     tokio::select! {
         biased;
         event = subscription.next() => match event {
-            Event::Commits(commits) => {
-                Some(commits.iter().flat_map(|commit| commit.changes.iter().cloned()).collect())
-            }
-            Event::Lagged(_) => None,
+            Event::Commits(commits) => Why::Changes(
+                commits.iter().flat_map(|commit| commit.changes.iter().cloned()).collect(),
+            ),
+            Event::Lagged(_) => Why::Lagged,
         },
-        () = sleep => None,
+        () = sleep => Why::Time,
     }
 }
 
@@ -168,10 +186,16 @@ async fn wait(subscription: &mut Subscription, wake: Option<Instant>) -> Option<
 /// whose object was changed or removed since, or that no transaction can carry, fails alone: all
 /// others go through, and what failed is reported at the end.
 async fn commit(store: &Store, writes: Vec<Write>) -> Result<(), Error> {
-    let transactions = split(&writes, size).into_iter().map(|batch| {
+    let lengths: Vec<_> = split(&writes, size)
+        .into_iter()
+        .map(<[Write]>::len)
+        .collect();
+    let mut writes = writes.into_iter();
+    let transactions = lengths.into_iter().map(|length| {
+        let batch: Vec<_> = writes.by_ref().take(length).collect();
         store.update(move |tx| {
             let conflict = batch
-                .iter()
+                .into_iter()
                 .filter_map(|write| apply(tx, write).err())
                 .last();
             Ok::<_, Error>(conflict)
@@ -212,7 +236,7 @@ fn size(write: &Write) -> usize {
     each_kind!(any, object => object.encoded_len())
 }
 
-fn apply(tx: &mut Tx, write: &Write) -> Result<(), Error> {
+fn apply(tx: &mut Tx, write: Write) -> Result<(), Error> {
     fn remove<T: Object>(tx: &mut Tx, object: &Arc<T>) -> Result<(), Error> {
         match tx.get::<T>(object.id()) {
             Some(stored) if stored.version() != object.version() => Err(Error::OutOfSequence),
@@ -220,9 +244,13 @@ fn apply(tx: &mut Tx, write: &Write) -> Result<(), Error> {
         }
     }
     match write {
-        Write::Create(any) => each_kind!(any, object => tx.create((**object).clone()).map(drop)),
-        Write::Update(any) => each_kind!(any, object => tx.update((**object).clone()).map(drop)),
-        Write::Remove(any) => each_kind!(any, object => remove(tx, object)),
+        Write::Create(any) => {
+            each_kind!(any, object => tx.create(Arc::unwrap_or_clone(object)).map(drop))
+        }
+        Write::Update(any) => {
+            each_kind!(any, object => tx.update(Arc::unwrap_or_clone(object)).map(drop))
+        }
+        Write::Remove(any) => each_kind!(any, object => remove(tx, &object)),
     }
 }
 

@@ -184,6 +184,7 @@ mod tests {
         let plan = Signer::new("c1".to_owned()).plan(&View {
             snapshot: &snapshot,
             changed: None,
+            woken: false,
             now,
         });
         let [Write::Update(AnyObject::Node(node))] = &plan.writes[..] else {

@@ -7,7 +7,7 @@ use crate::reconcilers::{constraint, facts::state};
 /// Whether the task must be replaced to become what the service's spec says. `node` is the one it
 /// is on.
 pub(crate) fn is_dirty(service: &Service, task: &Task, node: Option<&Node>) -> bool {
-    if task.spec_version.is_some() && task.spec_version == service.spec_version {
+    if has_version(service, task) {
         return false;
     }
     let endpoint = task.endpoint.as_ref();
@@ -30,6 +30,11 @@ pub(crate) fn is_dirty(service: &Service, task: &Task, node: Option<&Node>) -> b
         wanted.pull_options.clone_from(&present.pull_options);
     }
     wanted != *present
+}
+
+/// Whether the task was made of the service's present spec.
+pub(crate) fn has_version(service: &Service, task: &Task) -> bool {
+    task.spec_version.is_some() && task.spec_version == service.spec_version
 }
 
 /// Whether the node satisfies the spec's constraints.

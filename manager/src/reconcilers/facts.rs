@@ -1,6 +1,6 @@
 //! What several reconcilers read off tasks, nodes and services.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use skep_proto::v1::{
     Cluster, Node, Service, Task, TaskState, TaskStatus, node_spec::Availability, node_status,
@@ -121,7 +121,3 @@ pub(super) fn changed<'a, T: Object>(
             .filter_map(|any| any.get::<T>())
     }))
 }
-
-/// IDs that a plan's writes are about. The next plan looks at these again, whatever has changed: if
-/// the writes failed nobody else would bring them up.
-pub(super) type Unsettled = BTreeSet<String>;

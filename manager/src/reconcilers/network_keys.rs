@@ -204,6 +204,7 @@ mod tests {
             keys.plan(&View {
                 snapshot: &store.snapshot(),
                 changed: None,
+                woken: false,
                 now: at(hours),
             })
         };

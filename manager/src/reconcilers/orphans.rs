@@ -120,6 +120,7 @@ mod tests {
         Orphans.plan(&View {
             snapshot: &snapshot,
             changed: None,
+            woken: false,
             now: skep_proto::Timestamp { seconds, nanos: 0 }.into(),
         })
     }

@@ -10,15 +10,15 @@ mod slots;
 mod update;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
 use skep_proto::v1::{Node, Service, Task, TaskState};
-use skep_store::{By, Kind, Snapshot};
+use skep_store::{By, Kind, Object as _, Snapshot};
 
-use self::{context::Context, new_task::new_task, slots::Slot};
-use super::facts::{self, Unsettled, changed, desire};
+use self::{context::Context, new_task::new_task, progress::Progress, slots::Slot};
+use super::facts::{self, changed, desire};
 use crate::{
     reconcile::{Plan, Reconciler, View},
     time::Time,
@@ -28,14 +28,23 @@ use crate::{
 /// their commit brings about: however many replicas are asked for, a plan stays small.
 const MAX_NEW: u64 = 1000;
 
+/// What is looked at: a service, or one slot of it.
+type Place = (String, Option<u64>);
+
 /// The orchestrator of replicated services. Tasks of services of any kind that are gone fall to it
 /// too.
 #[derive(Debug, Default)]
 pub(super) struct Replicated {
-    /// When services want to be looked at again. A plan over a part of them must not forget the
+    /// When places want to be looked at again. A plan over a part of them must not forget the
     /// others.
-    wakes: BTreeMap<String, Time>,
-    unsettled: Unsettled,
+    wakes: BTreeMap<Place, Time>,
+    /// Places that the last plan's writes are about. If those failed nobody else would bring them
+    /// up.
+    unsettled: BTreeSet<Place>,
+    /// Services that were found at rest, by the version at which they were: what happens in a slot of
+    /// these concerns no other slot. Only this reconciler makes tasks of services, so no slot can
+    /// have been added since.
+    at_rest: BTreeMap<String, u64>,
 }
 
 impl Reconciler for Replicated {
@@ -48,42 +57,43 @@ impl Reconciler for Replicated {
     }
 
     fn plan(&mut self, view: &View<'_>) -> Plan {
-        let services = match concerned(view) {
-            Some(mut services) => {
-                services.append(&mut self.unsettled);
-                services
-            }
-            None => {
-                self.wakes.clear();
-                self.unsettled.clear();
-                every(view.snapshot)
-            }
-        };
+        let mut places = concerned(view).unwrap_or_else(|| {
+            *self = Self::default();
+            let services = every(view.snapshot).into_iter();
+            services.map(|service| (service, None)).collect()
+        });
+        places.append(&mut self.unsettled);
+        let due = self.wakes.iter().filter(|(_, at)| **at <= view.now);
+        places.extend(due.map(|(place, _)| place.clone()));
+
         let cluster = facts::cluster(view.snapshot);
+        let places: Vec<_> = places.into_iter().collect();
         let mut whole = Plan::default();
-        for id in services {
-            let mut plan = Plan::default();
-            match view.snapshot.get::<Service>(&id) {
-                None => remove_all(view.snapshot, &id, &mut plan),
-                Some(service) => {
-                    if let Some(replicas) = facts::replicas(service) {
-                        let context = Context {
-                            snapshot: view.snapshot,
-                            cluster,
-                            service,
-                            now: view.now,
-                        };
-                        plan_service(&context, replicas, &mut plan);
-                    }
-                }
-            }
-            match plan.wake_at {
-                Some(at) => self.wakes.insert(id.clone(), at),
-                None => self.wakes.remove(&id),
+        // The service as a whole, if it is among them, comes before its slots.
+        for places in places.chunk_by(|a, b| a.0 == b.0) {
+            let Some((id, first)) = places.first() else {
+                continue;
             };
-            if !plan.writes.is_empty() {
-                whole.writes.append(&mut plan.writes);
-                self.unsettled.insert(id);
+            let service = view.snapshot.get::<Service>(id);
+            let context = service.map(|service| Context {
+                snapshot: view.snapshot,
+                cluster,
+                service,
+                now: view.now,
+            });
+            let plans = first
+                .and(context.as_ref())
+                .and_then(|context| self.plan_slots(context, places));
+            let plans = plans.unwrap_or_else(|| vec![self.plan_whole(view, context, id)]);
+            for (place, mut plan) in plans {
+                match plan.wake_at {
+                    Some(at) => self.wakes.insert(place.clone(), at),
+                    None => self.wakes.remove(&place),
+                };
+                if !plan.writes.is_empty() {
+                    whole.writes.append(&mut plan.writes);
+                    self.unsettled.insert(place);
+                }
             }
         }
         whole.wake_at = self.wakes.values().min().copied();
@@ -91,17 +101,81 @@ impl Reconciler for Replicated {
     }
 }
 
-/// Services about which something has changed; `None` for all.
-fn concerned(view: &View<'_>) -> Option<BTreeSet<String>> {
-    let mut services = BTreeSet::new();
-    services.extend(changed::<Service>(view)?.map(|service| service.id.clone()));
-    services.extend(changed::<Task>(view)?.map(|task| task.service_id.clone()));
+impl Replicated {
+    /// Plans a service, or what is left of it.
+    fn plan_whole(
+        &mut self,
+        view: &View<'_>,
+        context: Option<Context<'_>>,
+        id: &str,
+    ) -> (Place, Plan) {
+        self.forget(id);
+        let mut plan = Plan::default();
+        match context {
+            None => remove_all(view.snapshot, id, &mut plan),
+            Some(context) => {
+                if let Some(replicas) = facts::replicas(context.service)
+                    && plan_service(&context, replicas, &mut plan)
+                {
+                    let version = context.service.version();
+                    self.at_rest.insert(id.to_owned(), version);
+                }
+            }
+        }
+        ((id.to_owned(), None), plan)
+    }
+
+    /// Plans these slots of a service; `None` if more than these must be looked at.
+    fn plan_slots(&self, context: &Context<'_>, places: &[Place]) -> Option<Vec<(Place, Plan)>> {
+        if self.at_rest.get(&context.service.id) != Some(&context.service.version()) {
+            return None;
+        }
+        let plans = places.iter().map(|place| {
+            let tasks = By::slot(&context.service.id, place.1?);
+            let slots = slots::group(context.snapshot.find::<Task>(tasks));
+            let slot = slots.first().filter(|slot| !slot.holders().is_empty())?;
+            let mut plan = Plan::default();
+            plan_slot(context, slot, &mut plan);
+            let outdated = matches!(Progress::of(context, slot), Progress::Outdated);
+            (!outdated).then(|| (place.clone(), plan))
+        });
+        plans.collect()
+    }
+
+    fn forget(&mut self, id: &str) {
+        self.at_rest.remove(id);
+        let places = self.wakes.range((id.to_owned(), None)..);
+        let places: Vec<_> = places
+            .map(|(place, _)| place)
+            .take_while(|place| place.0 == id)
+            .cloned()
+            .collect();
+        for place in places {
+            self.wakes.remove(&place);
+        }
+    }
+}
+
+/// What something has changed about; `None` for everything.
+fn concerned(view: &View<'_>) -> Option<BTreeSet<Place>> {
+    let mut places = BTreeSet::new();
+    if view.woken {
+        return Some(places);
+    }
+    // Slots are rid of tasks that are desired to be removed.
+    let mut add = |task: &Task| {
+        if task.desired_state() < TaskState::Remove {
+            places.insert((task.service_id.clone(), Some(task.slot)));
+        }
+    };
+    changed::<Task>(view)?.for_each(|task| add(task));
     for node in changed::<Node>(view)? {
         let tasks = view.snapshot.find::<Task>(By::node(&node.id));
-        services.extend(tasks.map(|task| task.service_id.clone()));
+        tasks.for_each(|task| add(task));
     }
-    services.remove("");
-    Some(services)
+    places.extend(changed::<Service>(view)?.map(|service| (service.id.clone(), None)));
+    places.retain(|(service, _)| !service.is_empty());
+    Some(places)
 }
 
 /// All services, and those of which only tasks are left.
@@ -130,7 +204,10 @@ fn remove(task: &Arc<Task>, plan: &mut Plan) {
 
 /// Each slot is given to the first decision that has something to do with it; the others look at
 /// it again when that is written.
-fn plan_service(context: &Context<'_>, replicas: u64, plan: &mut Plan) {
+///
+/// Returns whether the service is at rest: all slots are there, none is too many, and no update is
+/// to be made. Whatever a slot itself wants then is seen by looking at that slot.
+fn plan_service(context: &Context<'_>, replicas: u64, plan: &mut Plan) -> bool {
     let tasks = context
         .snapshot
         .find::<Task>(By::service(&context.service.id));
@@ -144,21 +221,13 @@ fn plan_service(context: &Context<'_>, replicas: u64, plan: &mut Plan) {
 
     let mut taken = BTreeSet::new();
     for slot in &staying {
-        if restart::plan(context, slot, plan)
-            || update::finish(context, slot, plan)
-            || restart::release(context, slot, plan)
-        {
+        if plan_slot(context, slot, plan) {
             taken.insert(slot.number);
         }
     }
-    update::plan(context, &staying, |slot| !taken.contains(&slot), plan);
+    let updated = update::plan(context, &staying, |slot| !taken.contains(&slot), plan);
 
-    let missing = replicas.saturating_sub(staying.len() as u64).min(MAX_NEW);
-    let numbers: BTreeSet<u64> = staying.iter().map(|slot| slot.number).collect();
-    let new: BTreeSet<u64> = (1..=u64::MAX)
-        .filter(|number| !numbers.contains(number))
-        .take(missing as usize)
-        .collect();
+    let new = missing(&staying, replicas);
     for &number in &new {
         plan.create(new_task(
             context.cluster,
@@ -176,4 +245,25 @@ fn plan_service(context: &Context<'_>, replicas: u64, plan: &mut Plan) {
     {
         remove(task, plan);
     }
+    updated && going.is_empty() && dead.is_empty() && new.is_empty()
+}
+
+/// What is decided about a slot that stays, whatever the others do. Returns whether anything was.
+fn plan_slot(context: &Context<'_>, slot: &Slot<'_>, plan: &mut Plan) -> bool {
+    restart::plan(context, slot, plan)
+        || update::finish(context, slot, plan)
+        || restart::release(context, slot, plan)
+}
+
+/// The first free numbers, for slots that are missing.
+fn missing(staying: &[&Slot<'_>], replicas: u64) -> BTreeSet<u64> {
+    let missing = replicas.saturating_sub(staying.len() as u64).min(MAX_NEW);
+    if missing == 0 {
+        return BTreeSet::new();
+    }
+    let numbers: HashSet<u64> = staying.iter().map(|slot| slot.number).collect();
+    (1..=u64::MAX)
+        .filter(|number| !numbers.contains(number))
+        .take(missing as usize)
+        .collect()
 }

@@ -9,12 +9,13 @@ use skep_proto::v1::{
     Cluster, Node, Placement, RestartPolicy, Service, Task, TaskState, node_spec::Availability,
     node_status, restart_policy::RestartCondition,
 };
+use skep_store::{AnyObject, Change, Object as _};
 
 use super::{
     facts::state,
     world::{SERVICE, World, image, service},
 };
-use crate::reconcile::View;
+use crate::reconcile::{Plan, Reconciler as _, View, Write};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -333,6 +334,7 @@ fn writes_that_failed_are_wanted_again_whatever_has_changed() {
             let view = View {
                 snapshot: &snapshot,
                 changed,
+                woken: false,
                 now,
             };
             reconciler.plan(&view).writes.len()
@@ -340,6 +342,43 @@ fn writes_that_failed_are_wanted_again_whatever_has_changed() {
         assert_eq!(writes(None), 1);
         assert_eq!(writes(Some(&[])), 1, "{}", reconciler.name());
     }
+}
+
+#[test]
+fn of_a_service_at_rest_only_the_slots_are_looked_at_in_which_something_has_changed() {
+    let mut world = world(1, 3);
+    let mut replicated = super::replicated::Replicated::default();
+    let mut plan = |world: &World, changed: Option<&[Change]>| {
+        replicated.plan(&View {
+            snapshot: &world.snapshot(),
+            changed,
+            woken: false,
+            now: world.now(),
+        })
+    };
+    assert!(plan(&world, None).writes.is_empty());
+    let before = world.tasks();
+    world.report(&before[0].id, TaskState::Failed);
+    world.report(&before[1].id, TaskState::Failed);
+    let told = |world: &World, n: usize| Change::Update {
+        old: before[n].clone().wrap(),
+        new: world.tasks()[n].clone().wrap(),
+    };
+    let slots = |plan: Plan| -> Vec<_> {
+        let writes = plan.writes.iter().map(|write| match write {
+            Write::Create(AnyObject::Task(task)) | Write::Update(AnyObject::Task(task)) => {
+                task.slot
+            }
+            other => panic!("{other:?}"),
+        });
+        writes.collect()
+    };
+    assert_eq!(slots(plan(&world, Some(&[told(&world, 1)]))), [2, 2]);
+    // What it wanted for slot 2 was not written.
+    assert_eq!(slots(plan(&world, Some(&[]))), [2, 2]);
+    // Nothing is sure to be at rest in a service that has changed.
+    world.change::<Service>(SERVICE, |_| {});
+    assert_eq!(slots(plan(&world, Some(&[told(&world, 2)]))), [1, 1, 2, 2]);
 }
 
 #[test]

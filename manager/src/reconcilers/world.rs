@@ -43,6 +43,8 @@ struct Seat {
     reconciler: Box<dyn Reconciler>,
     subscription: Subscription,
     wake: Option<Time>,
+    /// It has not looked at anything yet.
+    fresh: bool,
 }
 
 pub(super) struct World {
@@ -105,6 +107,7 @@ impl World {
                 reconciler,
                 subscription,
                 wake,
+                fresh: true,
             });
         }
     }
@@ -334,6 +337,7 @@ impl World {
         let view = View {
             snapshot: &snapshot,
             changed: None,
+            woken: false,
             now: self.now(),
         };
         super::all()
@@ -349,8 +353,11 @@ impl World {
             let now = self.now();
             let seat = &mut self.seats[n];
             let due = seat.wake.is_some_and(|wake| wake <= now);
-            let changed = match seat.subscription.try_next() {
-                _ if due => None,
+            let event = seat.subscription.try_next();
+            let woken = due && event.is_none() && !seat.fresh;
+            let changed = match event {
+                _ if seat.fresh => None,
+                None if due => None,
                 None => continue,
                 Some(Event::Lagged(_)) => None,
                 Some(Event::Commits(commits)) => Some(
@@ -360,10 +367,12 @@ impl World {
                         .collect::<Vec<_>>(),
                 ),
             };
+            seat.fresh = false;
             let snapshot = self.store.snapshot();
             let view = View {
                 snapshot: &snapshot,
                 changed: changed.as_deref(),
+                woken,
                 now,
             };
             let Plan { writes, wake_at } = seat.reconciler.plan(&view);

@@ -69,6 +69,7 @@ impl World {
         let plan = self.rotation.plan(&View {
             snapshot: &snapshot,
             changed: None,
+            woken: false,
             now: self.now,
         });
         self.carry_out(&plan).await;
@@ -80,6 +81,7 @@ impl World {
         let plan = self.signer.plan(&View {
             snapshot: &snapshot,
             changed: None,
+            woken: false,
             now: self.now,
         });
         self.carry_out(&plan).await;

@@ -27,7 +27,9 @@ pub(super) struct Context<'a> {
 impl<'a> Context<'a> {
     /// Whether the task must be replaced for the service's present spec.
     pub fn is_dirty(&self, task: &Task) -> bool {
-        dirty::is_dirty(self.service, task, node_of(self.snapshot, task))
+        // Mostly so, and then nobody needs to look for the node.
+        !dirty::has_version(self.service, task)
+            && dirty::is_dirty(self.service, task, node_of(self.snapshot, task))
     }
 
     /// Where the service's update stands; unknown when there is none.

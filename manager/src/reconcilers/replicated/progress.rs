@@ -33,6 +33,9 @@ pub(super) enum Progress<'a> {
 impl<'a> Progress<'a> {
     /// Where the slot stands.
     pub fn of(context: &Context<'_>, slot: &Slot<'a>) -> Self {
+        if slot.tasks.iter().all(|task| !context.is_dirty(task)) && !slot.holders().is_empty() {
+            return Self::Unconcerned;
+        }
         let (dirty, clean): (Vec<&Task>, Vec<&Task>) = slot
             .tasks
             .iter()

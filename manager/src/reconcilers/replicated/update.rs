@@ -23,16 +23,17 @@ use crate::{
 };
 
 /// Does the update's next step over all slots that stay; `free` tells those with which nothing else
-/// is being done. Returns the numbers of the slots that it replaces.
+/// is being done. Returns whether there is none to be made, so that only a change of the service or a
+/// slot that falls behind its spec can bring one about.
 pub(super) fn plan(
     context: &Context<'_>,
     slots: &[&Slot<'_>],
     free: impl Fn(u64) -> bool,
     plan: &mut Plan,
-) -> Vec<u64> {
+) -> bool {
     let update = context.update_state();
     if matches!(update, UpdateState::Paused | UpdateState::RollbackPaused) {
-        return Vec::new();
+        return true;
     }
     let mut tally = Tally::default();
     let progress: Vec<_> = slots
@@ -45,15 +46,15 @@ pub(super) fn plan(
     if is_running(update) {
         if let Some(service) = fail(context, &progress, &tally) {
             plan.update(service);
-            return Vec::new();
+            return false;
         }
         if tally.outdated.is_empty() && tally.in_flight == 0 {
             complete(context, &tally, plan);
-            return Vec::new();
+            return false;
         }
     }
     if tally.outdated.is_empty() {
-        return Vec::new();
+        return !is_running(update);
     }
     if update == UpdateState::Unknown {
         start(context, plan);
@@ -78,7 +79,7 @@ pub(super) fn plan(
     for slot in &next {
         replace(context, slot, plan);
     }
-    next.iter().map(|slot| slot.number).collect()
+    false
 }
 
 /// Ends the tasks of a slot that a task of the present spec has taken over from. Returns whether
