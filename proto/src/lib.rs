@@ -10,6 +10,7 @@ pub mod executor;
 mod hidden;
 pub mod id;
 mod shared;
+mod unknown;
 
 /// Messages, clients and servers of the package `docker.swarmkit.v1`.
 #[allow(missing_docs, deprecated, clippy::all)]
@@ -28,3 +29,4 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 
 pub use prost_types::{Any, Duration, Timestamp};
 pub use shared::Shared;
+pub use unknown::unknown_field;

@@ -12,7 +12,7 @@ mod change;
 use bytes::Bytes;
 use protobuf::{CodedInputStream, Message as _};
 use raft::eraftpb as library;
-use skep_proto::v1;
+use skep_proto::{unknown_field, v1};
 use skep_store::Image;
 
 pub(crate) use change::{decode_change, encode_change, for_library};
@@ -48,7 +48,7 @@ pub(crate) fn size(message: &Message) -> usize {
 #[derive(Debug)]
 pub struct Incoming {
     pub(crate) message: Message,
-    pub(crate) snapshot: Option<Content>,
+    pub(crate) snapshot: Option<Result<Content, Error>>,
 }
 
 impl Incoming {
@@ -56,7 +56,11 @@ impl Incoming {
     pub(crate) fn new(mut message: Message) -> Result<Self, Error> {
         drop_foreign_fields(&mut message);
         let snapshot = match message.msg_type {
-            MessageType::MsgSnapshot => Some(decode_snapshot(message.get_snapshot())?),
+            MessageType::MsgSnapshot => match decode_snapshot(message.get_snapshot()) {
+                // Whether this member should have it is for the replica to say.
+                Err(error) if !error.is_newer() => return Err(error),
+                decoded => Some(decoded),
+            },
             _ => None,
         };
         Ok(Self { message, snapshot })
@@ -105,9 +109,22 @@ pub(crate) fn encode_snapshot(membership: v1::ClusterSnapshot, store: Vec<u8>) -
 pub(crate) fn decode_snapshot(snapshot: &Snapshot) -> Result<Content, Error> {
     let malformed = |error| Error::malformed("snapshot", error);
     let content: WireSnapshot = prost::Message::decode(snapshot.data.clone()).map_err(malformed)?;
+    let newer = |what| skep_store::Error::Newer {
+        place: format!("snapshot {}", snapshot.get_metadata().index),
+        what,
+    };
+    if content.version != i32::from(v1::snapshot::Version::V0) {
+        return Err(newer(format!("version {}", content.version)).into());
+    }
+    // What was written by this version, or an older one, is as long again.
+    if prost::Message::encoded_len(&content) != snapshot.data.len()
+        && let Some(field) = unknown_field("Snapshot", &snapshot.data)
+    {
+        return Err(newer(field).into());
+    }
     Ok(Content {
         membership: content.membership.unwrap_or_default(),
-        store: Image::decode(&content.store.unwrap_or_default()).map_err(malformed)?,
+        store: Image::decode(&content.store.unwrap_or_default())?,
     })
 }
 

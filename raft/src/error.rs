@@ -177,6 +177,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a later version has written what this one would have to leave out.
+    pub(crate) fn is_newer(&self) -> bool {
+        matches!(self, Self::Store(skep_store::Error::Newer { .. }))
+    }
+
     /// Whether another manager says with this that the one which asks was removed.
     pub(crate) fn tells_removal(status: &tonic::Status) -> bool {
         status.code() == tonic::Code::NotFound && status.message() == crate::service::REMOVED

@@ -327,7 +327,7 @@ impl Node {
 
     fn step(&mut self, incoming: Incoming) -> Result<(), Error> {
         match self.replica.step(incoming) {
-            Err(lost @ Error::Lost { .. }) => Err(lost),
+            Err(error) if error.is_newer() || matches!(error, Error::Lost { .. }) => Err(error),
             Err(error) => {
                 tracing::debug!(%error, "raft message dropped");
                 Ok(())

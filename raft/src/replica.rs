@@ -200,7 +200,8 @@ impl Replica {
     }
 
     /// Takes a message of a peer. An error means that the message made no sense and was dropped,
-    /// except for [`Error::Lost`], after which this replica must not go on.
+    /// except for [`Error::Lost`] and for a snapshot of the leader that a later version has written:
+    /// after those this replica must not go on.
     pub fn step(&mut self, incoming: Incoming) -> Result<(), Error> {
         if self.removed {
             return Ok(());
@@ -223,7 +224,7 @@ impl Replica {
                 .snap()
                 .is_some_and(|s| s.get_metadata().index == index)
         {
-            self.incoming = Some((index, content));
+            self.incoming = Some((index, content?));
         }
         self.take_leave();
         Ok(())

@@ -1,5 +1,7 @@
 //! What can go wrong in the store.
 
+use prost::DecodeError;
+
 use crate::MAX_PROPOSAL_BYTES;
 
 /// Why a transaction did not happen.
@@ -41,12 +43,27 @@ pub enum Error {
     /// Replication takes no more proposals at the moment.
     #[error("too many writes are waiting to be replicated; try again")]
     Busy,
-    /// A committed entry or a snapshot does not decode: this manager must not go on.
+    /// A committed entry does not decode: this manager must not go on.
     #[error("entry {index} of the log does not decode: {reason}")]
     Corrupt {
         /// Log index of the entry.
         index: u64,
         /// What the decoder said.
         reason: String,
+    },
+    /// A snapshot of the store does not decode.
+    #[error("the snapshot does not decode: {0}")]
+    CorruptSnapshot(#[from] DecodeError),
+    /// A committed entry or a snapshot holds what only a later version knows. It would be lost here,
+    /// and the stores would differ: this manager must not go on.
+    #[error(
+        "{place} holds what this version does not know ({what}): a newer version has written it; \
+         start that one, or a later one, on this manager"
+    )]
+    Newer {
+        /// The entry or the snapshot.
+        place: String,
+        /// The field or the kind of action.
+        what: String,
     },
 }

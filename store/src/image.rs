@@ -6,10 +6,10 @@ use prost::{
     DecodeError,
     encoding::{self, DecodeContext},
 };
-use skep_proto::v1::StoreSnapshot;
+use skep_proto::{unknown_field, v1::StoreSnapshot};
 
 use crate::{
-    Change, Object, Snapshot,
+    Change, Error, Object, Snapshot,
     table::{Part, Table, Tables},
 };
 
@@ -25,10 +25,14 @@ macro_rules! image {
         impl Image {
             /// Reads a serialised `StoreSnapshot`, on all processors and without making the whole
             /// message first.
-            pub fn decode(mut data: &[u8]) -> Result<Self, DecodeError> {
+            ///
+            /// Fails with [`Error::CorruptSnapshot`], and with [`Error::Newer`] if a later version
+            /// has written what would be lost here.
+            pub fn decode(mut data: &[u8]) -> Result<Self, Error> {
                 #[derive(Default)]
                 struct Fields<'a> { $($table: Vec<&'a [u8]>,)* }
                 let mut fields = Fields::default();
+                let (whole, mut known) = (data, true);
                 while !data.is_empty() {
                     let (tag, wire_type) = encoding::decode_key(&mut data)?;
                     let mut field = data;
@@ -43,10 +47,14 @@ macro_rules! image {
                             // It has been skipped, so it is there.
                             fields.$table.push(&field[..len as usize]);
                         })*
-                        _ => {}
+                        _ => known = false,
                     }
                 }
-                Ok(Self(Arc::new(Tables { $($table: decode_table(&fields.$table)?,)* })))
+                let tables = Tables { $($table: decode_table(&fields.$table, &mut known)?,)* };
+                if !known && let Some(what) = unknown_field("StoreSnapshot", whole) {
+                    return Err(Error::Newer { place: "the snapshot".to_owned(), what });
+                }
+                Ok(Self(Arc::new(tables)))
             }
         }
 
@@ -106,10 +114,11 @@ fn table_of<T: Object>(objects: Vec<T>) -> Table<T> {
     Table::of(vec![part])
 }
 
-fn decode_table<T: Object>(objects: &[&[u8]]) -> Result<Table<T>, DecodeError> {
+/// Clears `known` if there may be fields that are not known.
+fn decode_table<T: Object>(objects: &[&[u8]], known: &mut bool) -> Result<Table<T>, DecodeError> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let size = objects.len().div_ceil(threads).max(OBJECTS_PER_THREAD);
-    let parts: Result<_, _> = thread::scope(|scope| {
+    let parts: Result<Vec<_>, _> = thread::scope(|scope| {
         let mut chunks = objects.chunks(size);
         // The first is for this thread.
         let own = chunks.next().unwrap_or_default();
@@ -124,20 +133,26 @@ fn decode_table<T: Object>(objects: &[&[u8]]) -> Result<Table<T>, DecodeError> {
         );
         parts.into_iter().collect()
     });
-    Ok(Table::of(parts?))
+    let (parts, all_known): (_, Vec<_>) = parts?.into_iter().unzip();
+    *known &= !all_known.contains(&false);
+    Ok(Table::of(parts))
 }
 
-fn decode_part<T: Object>(objects: &[&[u8]]) -> Result<Part<T>, DecodeError> {
+/// Also tells whether nothing was left out.
+fn decode_part<T: Object>(objects: &[&[u8]]) -> Result<(Part<T>, bool), DecodeError> {
     let mut part = Part::with_capacity(objects.len());
+    let mut known = true;
     for object in objects {
         // Made where it stays: a task is two kilobytes to move.
         let mut made = Arc::<T>::default();
         if let Some(made) = Arc::get_mut(&mut made) {
             made.merge(*object)?;
         }
+        // What was written by this version, or an older one, is as long again.
+        known &= made.encoded_len() == object.len();
         part.push(made);
     }
-    Ok(part)
+    Ok((part, known))
 }
 
 fn compare<T: Object>(old: &Table<T>, new: &Table<T>, changes: &mut Vec<Change>) {

@@ -254,8 +254,8 @@ impl Store {
 
     /// Applies committed entries in log order and publishes them together.
     ///
-    /// Fails with [`Error::Corrupt`] if one does not decode; nothing of the batch is published then,
-    /// and this manager must stop.
+    /// Fails with [`Error::Corrupt`] if one does not decode, and with [`Error::Newer`] if a later
+    /// version has written it; nothing of the batch is published then, and this manager must stop.
     pub fn apply(&self, entries: &[Entry]) -> Result<(), Error> {
         let Some(last) = entries.last() else {
             return Ok(());

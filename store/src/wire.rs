@@ -7,7 +7,10 @@ use prost::{
     Message as _,
     encoding::{self, WireType},
 };
-use skep_proto::v1::{InternalRaftRequest, StoreAction, StoreActionKind, store_action::Target};
+use skep_proto::{
+    unknown_field,
+    v1::{InternalRaftRequest, StoreAction, StoreActionKind, store_action::Target},
+};
 
 use crate::{AnyObject, Change, Entry, Error, Object, change::with_object, table::Tables};
 
@@ -100,17 +103,27 @@ pub enum Action {
 /// What the committed entry at `index` of the log does.
 fn actions(index: u64, data: &[u8]) -> Result<Vec<Action>, Error> {
     let corrupt = |reason: String| Error::Corrupt { index, reason };
+    let newer = |what| Error::Newer {
+        place: format!("entry {index} of the log"),
+        what,
+    };
     let request = InternalRaftRequest::decode(data).map_err(|err| corrupt(err.to_string()))?;
+    // What was written by this version, or an older one, is as long again.
+    if request.encoded_len() != data.len()
+        && let Some(field) = unknown_field("InternalRaftRequest", data)
+    {
+        return Err(newer(field));
+    }
     let mut actions = Vec::with_capacity(request.action.len());
     for action in request.action {
-        let kind = action.action();
+        let (kind, number) = (action.action(), action.action);
         let object = target(action).ok_or_else(|| corrupt("action without a target".to_owned()))?;
         actions.push(match kind {
             StoreActionKind::StoreActionCreate => Action::Create(object),
             StoreActionKind::StoreActionUpdate => Action::Update(object),
             StoreActionKind::StoreActionRemove => Action::Remove(object),
             StoreActionKind::Unknown => {
-                return Err(corrupt("action of an unknown kind".to_owned()));
+                return Err(newer(format!("an action of kind {number}")));
             }
         });
     }
@@ -119,7 +132,7 @@ fn actions(index: u64, data: &[u8]) -> Result<Vec<Action>, Error> {
 
 impl Entry {
     /// What this entry does, without applying it. Fails with [`Error::Corrupt`] if it does not
-    /// decode.
+    /// decode, and with [`Error::Newer`] if this version does not know all of it.
     pub fn actions(&self) -> Result<Vec<Action>, Error> {
         actions(self.index, &self.data)
     }

@@ -1,9 +1,12 @@
 //! Messages that no correct member sends. The library would panic on each of them.
 
+use skep_proto::v1;
+
 use super::Group;
 use crate::{
     Error,
-    codec::{Entry, Incoming, Message, MessageType, Snapshot},
+    codec::{self, Entry, Incoming, Message, MessageType, Snapshot},
+    log::LogStore as _,
 };
 
 /// A member that has committed something, and a message to it of the present term.
@@ -117,4 +120,69 @@ fn terms_and_indexes_that_would_overflow_are_refused() {
         }
     }
     group.write();
+}
+
+/// A snapshot with a field that this version does not know.
+fn newer(message: &Message) -> Message {
+    let field = [0xba, 0x3e, 0];
+    let store = [&[0x0a, 3][..], &field].concat();
+    let mut snapshot = Snapshot {
+        data: codec::encode_snapshot(v1::ClusterSnapshot::default(), store),
+        ..Snapshot::default()
+    };
+    let metadata = snapshot.mut_metadata();
+    (metadata.index, metadata.term) = (500, 1);
+    metadata.mut_conf_state().voters = vec![1, 2, 3];
+    let mut message = message.clone();
+    message.msg_type = MessageType::MsgSnapshot;
+    message.set_snapshot(snapshot);
+    message
+}
+
+#[test]
+fn r22_a_snapshot_of_a_newer_version_ends_a_member_that_needs_it_and_no_other() {
+    let (mut group, message) = group();
+    let mut message = newer(&message);
+    let to = message.to;
+    let mut step = |message: &Message| {
+        let incoming = Incoming::new(message.clone()).unwrap();
+        group.replica(to).step(incoming)
+    };
+    // Of a leader of before it changes nothing.
+    let term = std::mem::replace(&mut message.term, 1);
+    step(&message).unwrap();
+    message.term = term;
+    let told = step(&message).unwrap_err().to_string();
+    assert!(
+        told.starts_with(
+            "the snapshot holds what this version does not know (field 999 of \
+             docker.swarmkit.v1.Node)"
+        ),
+        "{told}"
+    );
+    // What it has on disk is what it had.
+    let loaded = group.members.get_mut(&to).unwrap().log.load().unwrap();
+    assert_eq!(loaded.snapshot_index(), 0);
+}
+
+#[test]
+fn r22_a_snapshot_of_another_form_is_not_read() {
+    let snapshot = |data: Vec<u8>| Snapshot {
+        data: data.into(),
+        ..Snapshot::default()
+    };
+    for (data, what) in [
+        (vec![0x08, 1], "version 1"),
+        (
+            vec![0x12, 0, 0x1a, 0, 0x22, 0],
+            "field 4 of docker.swarmkit.v1.Snapshot",
+        ),
+    ] {
+        let error = codec::decode_snapshot(&snapshot(data)).unwrap_err();
+        assert!(
+            error.is_newer() && error.to_string().contains(what),
+            "{error}"
+        );
+    }
+    assert!(codec::decode_snapshot(&snapshot(vec![0x12, 0, 0x1a, 0])).is_ok());
 }
