@@ -14,6 +14,9 @@ use crate::{
 /// Ticks for which a snapshot is kept in memory when no peer needs it any more: long enough for one
 /// that was asked to answer.
 const OFFER_TICKS: usize = 20;
+/// Entries that are held back for peers when they could be forgotten, in bytes. One that needs more of
+/// them than that starts anew with another snapshot.
+const MAX_HELD_BYTES: usize = 256 * 1024 * 1024;
 
 /// What goes into a snapshot besides the store. Taken when everything handed out was applied.
 #[derive(Clone, Debug)]
@@ -75,10 +78,37 @@ impl Replica {
     }
 
     /// Forgets the entries up to `index`, which must be in a snapshot that is on its way to the
-    /// disk. What is not yet applied stays.
+    /// disk. What is not yet applied stays, and what a peer needs next: otherwise one that gets a
+    /// large snapshot over a slow link would need another one each time.
     pub fn compact(&mut self, index: u64) {
         let index = index.min(self.applied.saturating_sub(1));
+        let index = match self.needed() {
+            Some(needed) if needed < index => {
+                let held = self.node.store().holds_back(index, MAX_HELD_BYTES);
+                needed.max(held)
+            }
+            _ => index,
+        };
         self.node.mut_store().compact(index);
+    }
+
+    /// Index of the last entry that no peer needs which is being brought up to date.
+    fn needed(&self) -> Option<u64> {
+        if !self.leads() {
+            return None;
+        }
+        let raft = &self.node.raft;
+        let first = self.node.store().first();
+        let peers = raft.prs().iter().filter(|(id, _)| **id != raft.id);
+        peers
+            .filter_map(|(_, peer)| match peer.state {
+                ProgressState::Snapshot => Some(peer.pending_snapshot),
+                ProgressState::Replicate if peer.recent_active => Some(peer.matched),
+                ProgressState::Replicate | ProgressState::Probe => None,
+            })
+            // Who is further behind needs a snapshot anyway.
+            .filter(|has| has + 1 >= first)
+            .min()
     }
 
     /// A snapshot of the leader takes the place of everything.

@@ -84,6 +84,18 @@ impl Tail {
         self.entries.extend(entries.iter().cloned());
     }
 
+    /// The least index after which the entries up to `index` are no more than `bytes` bytes.
+    pub(super) fn holds_back(&self, index: u64, bytes: usize) -> u64 {
+        let upto = index.saturating_sub(self.base.0) as usize;
+        let mut size = 0;
+        let held = self.entries.range(..upto.min(self.entries.len())).rev();
+        let held = held.take_while(|entry| {
+            size += entry.data.len();
+            size <= bytes
+        });
+        index.saturating_sub(held.count() as u64)
+    }
+
     /// Starts again after a snapshot of the leader.
     pub(super) fn restore(&mut self, index: u64, term: u64) {
         self.entries.clear();
@@ -246,5 +258,20 @@ mod tests {
         tail.append(&entries(4..5, 5));
         tail.restore(9, 2);
         assert_eq!((tail.last(), tail.bytes()), (9, 0));
+    }
+
+    #[test]
+    fn so_many_bytes_are_held_back_and_no_more() {
+        let entries = (6..=10).map(|index| Entry {
+            index,
+            data: vec![0; 10].into(),
+            ..Entry::default()
+        });
+        let states = (HardState::default(), ConfState::default());
+        let tail = Tail::new(entries.collect(), (5, 1), states.0, states.1);
+        for (bytes, index) in [(0, 9), (9, 9), (10, 8), (25, 7), (40, 5), (1000, 5)] {
+            assert_eq!(tail.holds_back(9, bytes), index, "{bytes} bytes");
+        }
+        assert_eq!(tail.holds_back(4, 100), 4, "what is gone is not held back");
     }
 }

@@ -208,6 +208,93 @@ fn a_new_member_gets_a_snapshot_in_which_it_is_a_member() {
     assert!(group.members[&4].members().contains(&4));
 }
 
+/// Takes a snapshot at a member, as its shell would, and drops all of the log that may be dropped.
+fn snapshot_and_compact(group: &mut Group, id: u64) {
+    let member = group.members.get_mut(&id).unwrap();
+    save_own_snapshot(member);
+    let replica = member.replica.as_mut().unwrap();
+    let applied = replica.applied();
+    replica.compact(applied);
+}
+
+/// Where in the network the snapshots to a member are.
+fn snapshots_to(group: &Group, id: u64) -> Vec<usize> {
+    let network = group.network.iter().enumerate();
+    let snapshots = network
+        .filter(|(_, (_, message))| message.msg_type == MessageType::MsgSnapshot)
+        .filter(|(_, (_, message))| message.to == id);
+    snapshots.map(|(at, _)| at).collect()
+}
+
+/// A snapshot to a member that was away, on a link that takes so long for it that snapshots are taken
+/// meanwhile. Returns the group, its leader and the member.
+fn slow_snapshot(seed: u64) -> (Group, u64, u64) {
+    let mut group = Group::of(seed, 3);
+    let leader = group.elect();
+    let slow = leader % 3 + 1;
+    group.crash(slow);
+    for _ in 0..20 {
+        group.write();
+    }
+    group.replica(leader).report_unreachable(slow);
+    snapshot_and_compact(&mut group, leader);
+    assert!(group.replica(leader).entries() < 10);
+    group.start(slow);
+    group.run_until("a snapshot is on its way", |group| {
+        !snapshots_to(group, slow).is_empty()
+    });
+    let at = snapshots_to(&group, slow)[0];
+    group.network[at].0 += 100_000;
+    (group, leader, slow)
+}
+
+#[test]
+fn r08_one_snapshot_is_enough_however_long_it_takes_while_writes_go_on() {
+    let (mut group, leader, slow) = slow_snapshot(15);
+    for _ in 0..5 {
+        for _ in 0..10 {
+            group.write();
+        }
+        snapshot_and_compact(&mut group, leader);
+    }
+    assert_eq!(group.elect(), leader);
+    let at = snapshots_to(&group, slow);
+    assert_eq!(at.len(), 1, "and not another one");
+    group.network[at[0]].0 = group.now + 1;
+    group.run_until("it has arrived", |group| {
+        group.members[&slow].applied.len() >= 20
+    });
+    // Also while it catches up.
+    for _ in 0..5 {
+        group.write();
+        snapshot_and_compact(&mut group, leader);
+        assert!(snapshots_to(&group, slow).is_empty());
+    }
+    group.settle();
+    // Nobody needs anything any more.
+    group.run_until("the leader knows that", |group| {
+        let replica = group.members[&leader].replica.as_ref().unwrap();
+        replica.matched(slow) == replica.last_index()
+    });
+    snapshot_and_compact(&mut group, leader);
+    assert!(group.replica(leader).entries() < 10);
+}
+
+#[test]
+fn nothing_is_held_back_for_a_member_that_is_gone_again() {
+    let (mut group, leader, slow) = slow_snapshot(16);
+    group.crash(slow);
+    let at = snapshots_to(&group, slow)[0];
+    group.network[at].0 = group.now + 1;
+    for _ in 0..20 {
+        group.write();
+    }
+    snapshot_and_compact(&mut group, leader);
+    assert!(group.replica(leader).entries() < 10);
+    group.start(slow);
+    group.settle();
+}
+
 #[test]
 fn a_member_whose_disk_was_lost_says_so() {
     let mut group = Group::of(10, 3);
