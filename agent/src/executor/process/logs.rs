@@ -7,20 +7,21 @@
 
 mod collector;
 mod files;
-mod line;
+pub(crate) mod line;
 mod options;
+pub(crate) mod pieces;
 mod reader;
 
+pub(crate) use self::reader::read;
 pub(super) use self::{
     collector::{Collector, Pipes},
     options::Options,
-    reader::read,
 };
 
 use std::{fs, io, path::Path};
 
 /// The file whose existence says that nothing more will be written.
-const END: &str = "log.end";
+pub(crate) const END: &str = "log.end";
 
 /// Notes that the task has written all that it will.
 pub(super) fn end(dir: &Path) -> io::Result<()> {

@@ -16,7 +16,7 @@ const MAX_FILE: u64 = 64 << 10;
 
 /// A process, identified beyond the reuse of its number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// The kernel's ID of this boot: a number says nothing in another one.
     pub(super) boot_id: String,
     /// The process, absent between the decision to start it and the knowledge of its number.
@@ -25,7 +25,7 @@ pub(super) struct Record {
 
 /// The number of a process and when it started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Process {
+pub(crate) struct Process {
     pub(super) pid: i32,
     /// Field 22 of `/proc/<pid>/stat`: clock ticks since the boot.
     pub(super) start_time: u64,
@@ -60,7 +60,7 @@ impl Record {
     }
 
     /// The record in a task's directory.
-    pub(super) fn load(dir: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn load(dir: &Path) -> io::Result<Option<Self>> {
         match disk::read(&path(dir), MAX_FILE)? {
             Some(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
             None => Ok(None),

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Options, files::Writer, line};
+use super::{Options, files::Writer, pieces::Pieces};
 
 /// What waits for a daemon that is away: four times the kernel's default.
 const PIPE_SIZE: usize = 256 << 10;
@@ -203,12 +203,11 @@ impl Work {
     }
 }
 
-/// One of the two streams, and its line that has no end yet.
+/// One of the two streams.
 struct Stream {
     pipe: Receiver,
-    name: LogStream,
-    piece: Vec<u8>,
-    /// When the piece began to wait.
+    pieces: Pieces,
+    /// When a line without an end began to wait.
     since: Option<Instant>,
 }
 
@@ -216,8 +215,7 @@ impl Stream {
     fn new(pipe: File, name: LogStream) -> io::Result<Self> {
         Ok(Self {
             pipe: Receiver::from_file(pipe)?,
-            name,
-            piece: Vec::new(),
+            pieces: Pieces::new(name),
             since: None,
         })
     }
@@ -257,31 +255,10 @@ impl Stream {
     }
 
     fn take(&mut self, bytes: &[u8], lines: &mut Vec<u8>) {
-        let now = Timestamp::now();
-        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let mut line = line;
-            while self.piece.len() + line.len() > line::MAX_PIECE + 1 {
-                let (head, tail) = line.split_at(line::MAX_PIECE - self.piece.len());
-                self.piece.extend_from_slice(head);
-                line::encode(lines, now, self.name, &self.piece);
-                self.piece.clear();
-                line = tail;
-            }
-            if line.ends_with(b"\n") && self.piece.is_empty() {
-                line::encode(lines, now, self.name, line);
-            } else {
-                self.piece.extend_from_slice(line);
-                if line.ends_with(b"\n") {
-                    line::encode(lines, now, self.name, &self.piece);
-                    self.piece.clear();
-                }
-            }
-        }
-        if self.piece.is_empty() {
-            self.since = None;
-            self.piece.shrink_to(0);
-        } else if self.since.is_none() {
-            self.since = Some(Instant::now());
+        self.pieces.take(bytes, Timestamp::now(), lines);
+        match self.pieces.waits() {
+            true => self.since = self.since.or_else(|| Some(Instant::now())),
+            false => self.since = None,
         }
     }
 
@@ -293,10 +270,7 @@ impl Stream {
     }
 
     fn piece_to(&mut self, lines: &mut Vec<u8>) {
-        if !self.piece.is_empty() {
-            line::encode(lines, Timestamp::now(), self.name, &self.piece);
-        }
-        self.piece = Vec::new();
+        self.pieces.flush(Timestamp::now(), lines);
         self.since = None;
     }
 }

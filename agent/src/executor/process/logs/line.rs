@@ -28,7 +28,7 @@ pub(super) fn encode(out: &mut Vec<u8>, time: Timestamp, stream: LogStream, data
 }
 
 /// The line in `text`, which is without its end; `None` for what is no such line.
-pub(super) fn decode(text: &[u8]) -> Option<LogLine> {
+pub(crate) fn decode(text: &[u8]) -> Option<LogLine> {
     let mut fields = text.splitn(4, |&byte| byte == b' ');
     let time: Timestamp = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let stream = match fields.next()? {

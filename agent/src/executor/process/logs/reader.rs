@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(50);
 const SELDOM: Duration = Duration::from_secs(1);
 
 /// The lines of the log in `dir` that `options` ask for.
-pub(in super::super) fn read(
+pub(crate) fn read(
     dir: PathBuf,
     options: LogSubscriptionOptions,
 ) -> BoxStream<'static, Result<LogLine, Failure>> {
