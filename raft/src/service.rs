@@ -211,7 +211,9 @@ impl raft_server::Raft for RaftService {
         {
             assembly.add(decode(&piece.message)?)?;
         }
-        if let Some(message) = assembly.finish() {
+        // A large one takes a while to copy.
+        let message = tokio::task::spawn_blocking(move || assembly.finish()).await;
+        if let Some(message) = message.map_err(|error| Status::internal(error.to_string()))? {
             self.receive(message, caller).await?;
         }
         Ok(Response::new(StreamRaftMessageResponse {}))

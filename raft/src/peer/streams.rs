@@ -41,7 +41,12 @@ impl Courier {
                 Next::At(time) => Some(time),
                 Next::Now | Next::Nothing => None,
             };
-            let overdue = appends.overdue().into_iter().chain(others.overdue()).min();
+            // Behind a snapshot on a slow link, or while the peer puts one together, answers take long.
+            // It has a watchdog of its own, and giving up the connection would be to begin it anew.
+            let overdue = match snapshots.is_empty() {
+                true => appends.overdue().into_iter().chain(others.overdue()).min(),
+                false => None,
+            };
             let done = tokio::select! {
                 biased;
                 progress = others.progress.message() => others.moved(progress),
@@ -81,7 +86,10 @@ impl Courier {
             match done {
                 Ok(Done::Nothing) => {}
                 Ok(Done::Progress) => self.arrived().await,
-                Ok(Done::Snapshot) => self.snapshot_arrived().await,
+                Ok(Done::Snapshot) => {
+                    (appends.since, others.since) = (Instant::now(), Instant::now());
+                    self.snapshot_arrived().await;
+                }
                 Err(status) => return End::Failed(status),
             }
         }
