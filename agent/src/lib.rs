@@ -22,6 +22,8 @@ mod reporter;
 mod session;
 mod task;
 mod task_store;
+#[doc(hidden)]
+pub mod testing;
 mod worker;
 
 pub use agent::{Agent, Config, OnStop};

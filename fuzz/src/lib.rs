@@ -13,6 +13,8 @@
     reason = "seeds are made from what is known to be valid"
 )]
 
+mod control;
+mod logs;
 mod mutate;
 mod replica;
 mod seeds;

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb;
 use skep_proto::v1;
-use skep_security::{CertificateRequest, Credentials, Identity, JoinToken, Role, RootCa, Tls};
+use skep_security::{
+    CertificateRequest, Credentials, DataKey, Identity, JoinToken, Kek, NodeKey, Role, RootCa, Tls,
+    UnlockKey,
+};
 
 pub(crate) fn encode<M: protobuf::Message>(message: &M) -> Vec<u8> {
     message.write_to_bytes().unwrap()
@@ -185,6 +188,18 @@ pub(crate) struct Known {
     pub(crate) tls: Tls,
 }
 
+/// The key in a key file, as plain PEM.
+fn without_headers(path: &std::path::Path) -> Vec<u8> {
+    let file = std::fs::read_to_string(path).unwrap();
+    let lines = file
+        .lines()
+        .filter(|line| !line.contains(": ") && !line.is_empty());
+    lines
+        .flat_map(|line| [line, "\n"])
+        .collect::<String>()
+        .into()
+}
+
 pub(crate) fn identity() -> &'static Known {
     static KNOWN: LazyLock<Known> = LazyLock::new(|| {
         let ca = RootCa::generate().unwrap();
@@ -201,7 +216,7 @@ pub(crate) fn identity() -> &'static Known {
         Known {
             root: ca.cert_pem().clone(),
             cert: credentials.cert_pem().clone(),
-            key: std::fs::read(dir.path().join("swarm-node.key")).unwrap(),
+            key: without_headers(&dir.path().join("swarm-node.key")),
             tls: Tls::new(credentials),
             ca,
         }
@@ -267,4 +282,137 @@ pub(crate) fn keys() -> Vec<Vec<u8>> {
 pub(crate) fn csrs() -> Vec<Vec<u8>> {
     let request = CertificateRequest::generate().unwrap();
     vec![request.csr_pem().to_vec()]
+}
+
+pub(crate) fn key() -> UnlockKey {
+    UnlockKey::from_bytes(&[7; 32]).unwrap()
+}
+
+pub(crate) fn data_key() -> DataKey {
+    DataKey::from_bytes(&[8; 32]).unwrap()
+}
+
+pub(crate) fn unlock_keys() -> Vec<Vec<u8>> {
+    let text = key().to_string();
+    vec![format!(" {text}\n").into(), text.into()]
+}
+
+/// Locked and not, with keys of a log and without.
+pub(crate) fn key_files() -> Vec<Vec<u8>> {
+    let known = identity();
+    let credentials = Credentials::from_pem(&known.root, &known.cert, &known.key).unwrap();
+    let file = |key: Option<UnlockKey>, rotates: bool| {
+        let dir = tempfile::tempdir().unwrap();
+        let kek = Kek { key, version: 3 };
+        let node_key = NodeKey::new(dir.path(), &credentials, kek).unwrap();
+        node_key.save(&credentials).unwrap();
+        if rotates {
+            node_key.data_keys().unwrap();
+            node_key.begin_rotation().unwrap();
+        }
+        std::fs::read(dir.path().join("swarm-node.key")).unwrap()
+    };
+    vec![
+        file(None, false),
+        file(None, true),
+        file(Some(key()), false),
+        file(Some(key()), true),
+    ]
+}
+
+pub(crate) fn sealed_records() -> Vec<Vec<u8>> {
+    vec![data_key().seal(b"data").to_vec()]
+}
+
+pub(crate) fn cfssl_answers() -> Vec<Vec<u8>> {
+    let cert = String::from_utf8_lossy(&identity().cert).replace('\n', "\\n");
+    vec![
+        format!(r#"{{"success":true,"result":{{"certificate":"{cert}"}},"errors":[]}}"#).into(),
+        r#"{"success":false,"result":null,"errors":[{"code":7,"message":"no"}]}"#.into(),
+    ]
+}
+
+pub(crate) fn templates() -> Vec<Vec<u8>> {
+    let texts = [
+        r#"{{.Service.Name}} {{ .Node.Hostname }} {{.Task.Slot}} {{.Node.Platform.OS}}"#,
+        r#"{{index .Service.Labels "tier"}} {{join "," "a" "b"}} {{/* a comment */}}"#,
+        r#"{{- env "A" -}} {{secret "key"}} {{ config `file` }}"#,
+        "no placeholder, }} and {",
+    ];
+    texts.map(Into::into).into()
+}
+
+/// A task that has a template in it.
+fn task() -> v1::Task {
+    let mut task = v1::Task {
+        id: "task".into(),
+        service_id: "service".into(),
+        ..v1::Task::default()
+    };
+    let spec = v1::ContainerSpec {
+        env: vec!["SLOT={{.Task.Slot}}".into()],
+        ..v1::ContainerSpec::default()
+    };
+    task.spec_mut().runtime = Some(v1::task_spec::Runtime::Container(spec));
+    task
+}
+
+pub(crate) fn assignments() -> Vec<Vec<u8>> {
+    use v1::assignment::Item;
+    let change = |item| v1::AssignmentChange {
+        assignment: Some(v1::Assignment { item: Some(item) }),
+        action: v1::assignment_change::AssignmentAction::Update.into(),
+    };
+    let message = v1::AssignmentsMessage {
+        r#type: v1::assignments_message::Type::Complete.into(),
+        results_in: "1".into(),
+        changes: vec![
+            change(Item::Task(task())),
+            change(Item::Secret(v1::Secret::default())),
+            change(Item::Config(v1::Config::default())),
+        ],
+        ..v1::AssignmentsMessage::default()
+    };
+    vec![message.encode_to_vec()]
+}
+
+pub(crate) fn state_files() -> Vec<Vec<u8>> {
+    vec![
+        task().encode_to_vec(),
+        v1::TaskStatus {
+            state: v1::TaskState::Running.into(),
+            ..v1::TaskStatus::default()
+        }
+        .encode_to_vec(),
+        br#"{"boot_id":"a","process":{"pid":7,"start_time":9}}"#.to_vec(),
+        br#"[{"node_id":"a","addr":"10.0.0.1:4242"}]"#.to_vec(),
+    ]
+}
+
+/// Chunks around the size of the longest piece of a line.
+pub(crate) fn outputs() -> Vec<Vec<u8>> {
+    let chunks = |sizes: &[u16]| {
+        let mut bytes = Vec::new();
+        for &size in sizes {
+            bytes.extend(size.to_le_bytes());
+            bytes.extend(vec![b'x'; usize::from(size)]);
+        }
+        bytes.push(b'\n');
+        bytes
+    };
+    vec![
+        b"\x06\x00one\ntw\x02\x00o\n".to_vec(),
+        chunks(&[16384, 1]),
+        chunks(&[16385, 1]),
+        chunks(&[16383, 2, 16384]),
+    ]
+}
+
+pub(crate) fn log_files() -> Vec<Vec<u8>> {
+    vec![
+        b"2026-01-02T03:04:05.600000000Z stderr F a b  c\n\
+          2026-01-02T03:04:05.600000000Z stdout P part\n\
+          2026-01-02T03:04:06Z stdout F \n"
+            .to_vec(),
+    ]
 }

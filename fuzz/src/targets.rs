@@ -9,10 +9,10 @@ use bytes::Bytes;
 use prost::Message as _;
 use skep_proto::{Timestamp, v1};
 use skep_raft::testing;
-use skep_security::{Credentials, Identity, JoinToken, Role, RootCa};
+use skep_security::{Credentials, Identity, JoinToken, Role, RootCa, UnlockKey};
 use skep_store::{Entry, Store};
 
-use crate::{Target, replica, seeds, socket};
+use crate::{Target, control, logs, replica, seeds, socket};
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
@@ -29,6 +29,22 @@ pub const TARGETS: &[Target] = &[
     target("private_key", private_key, seeds::keys),
     target("certificate_request", certificate_request, seeds::csrs),
     target("control_socket", socket::run, socket::seeds),
+    target("control_call", control::run, control::seeds),
+    target("log_publisher", logs::run, logs::seeds),
+    target("unlock_key", unlock_key, seeds::unlock_keys),
+    target("key_file", key_file, seeds::key_files),
+    target("sealed_record", sealed_record, seeds::sealed_records),
+    target("cfssl_answer", cfssl_answer, seeds::cfssl_answers),
+    target("template", skep_agent::testing::template, seeds::templates),
+    target(
+        "assignments",
+        skep_agent::testing::assignments,
+        seeds::assignments,
+    ),
+    target("state_files", state_files, seeds::state_files),
+    target("task_output", skep_agent::testing::output, seeds::outputs),
+    target("log_file", log_file, seeds::log_files),
+    target("unknown_field", unknown_field, seeds::requests),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>) -> Target {
@@ -142,4 +158,59 @@ fn certificate_request(input: &[u8]) {
     let _ = seeds::identity()
         .ca
         .issue(input, &who, hour, SystemTime::UNIX_EPOCH);
+}
+
+fn unlock_key(input: &[u8]) {
+    let Ok(text) = from_utf8(input) else { return };
+    if let Ok(key) = UnlockKey::from_str(text) {
+        assert_eq!(key.to_string(), text.trim());
+    }
+}
+
+/// With the key, and as one that should need none.
+fn key_file(input: &[u8]) {
+    skep_security::decode::key_file(input, Some(&seeds::key()));
+    skep_security::decode::key_file(input, None);
+}
+
+/// As it is, and as one whose contents were sealed by whoever made it.
+fn sealed_record(input: &[u8]) {
+    let key = seeds::data_key();
+    let _ = key.open(Bytes::copy_from_slice(input));
+    let opened = key.open(key.seal(input));
+    assert!(opened.is_ok_and(|opened| opened == input));
+}
+
+fn cfssl_answer(input: &[u8]) {
+    skep_security::decode::cfssl_answer(input);
+}
+
+fn state_files(input: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    skep_agent::testing::state_files(dir.path(), input);
+}
+
+fn log_file(input: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let read = skep_agent::testing::log_file(dir.path(), input);
+    let read =
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), read).await });
+    read.expect("a log that has ended is read to its end");
+}
+
+/// What decodes and is written again loses nothing but what is found.
+fn unknown_field(input: &[u8]) {
+    let Ok(request) = v1::InternalRaftRequest::decode(input) else {
+        return;
+    };
+    let written = request.encode_to_vec();
+    assert_eq!(
+        skep_proto::unknown_field("InternalRaftRequest", &written),
+        None
+    );
+    let _ = skep_proto::unknown_field("InternalRaftRequest", input);
 }

@@ -210,7 +210,7 @@ impl fmt::Debug for ExternalCa {
 }
 
 /// What CFSSL answers: `{"success", "result": {"certificate"}, "errors": [{"code", "message"}]}`.
-fn certificate_of(answer: &[u8]) -> Result<String, ExternalCaError> {
+pub(crate) fn certificate_of(answer: &[u8]) -> Result<String, ExternalCaError> {
     let refused = |text: String| Err(ExternalCaError::Refused(text));
     let answer: Value = match serde_json::from_slice(answer) {
         Ok(answer) => answer,

@@ -14,6 +14,8 @@ mod access;
 mod authorize;
 mod credentials;
 mod crypto;
+#[doc(hidden)]
+pub mod decode;
 mod dial;
 mod error;
 mod external_ca;

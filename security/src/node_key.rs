@@ -20,6 +20,19 @@ pub(crate) use format::KeyFile;
 
 use crate::{Credentials, DataKey, Error, Role, UnlockKey, credentials::files};
 
+/// For fuzzing: reads a file and, if it is one, writes and reads it again.
+///
+/// # Panics
+/// If what was written cannot be read.
+pub(crate) fn decode(file: &[u8], unlock: Option<&UnlockKey>) {
+    if let Ok(file) = KeyFile::parse(file, unlock)
+        && let Ok(bytes) = file.to_bytes()
+    {
+        let again = KeyFile::parse(&bytes, unlock);
+        assert!(again.is_ok_and(|again| again.kek == file.kek));
+    }
+}
+
 /// The unlock key of a cluster at some version of the cluster object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kek {
