@@ -4,6 +4,7 @@
 //! What goes wrong is drawn from a seed (`plan`); when exactly it meets which write is up to the
 //! machine.
 
+pub mod big;
 pub mod child;
 mod client;
 mod ledger;

@@ -4,11 +4,13 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 use skep_node::{
     args::{Log, LogFormat},
     log,
 };
-use skep_tests::chaos::{self, Options, child};
+
+use skep_tests::chaos::{self, Options, big, child};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -30,6 +32,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// A manager joins a cluster with a large state over a slow link, while writes go on
+    Big(big::Options),
     /// One of the managers
     #[command(hide = true)]
     Manager(child::Child),
@@ -38,24 +42,38 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
-    if let Some(Command::Manager(child)) = cli.command {
-        log::init(&Log {
-            log_level: std::env::var("SWARM_LOG_LEVEL").unwrap_or_else(|_| "info".to_owned()),
-            log_format: LogFormat::Text,
-        })?;
-        return Box::pin(child::run(child)).await;
-    }
-    let report = Box::pin(chaos::run(&cli.options)).await?;
-    let value = serde_json::to_value(&report)?;
-    if cli.json {
-        println!("{value}");
-    } else {
-        for (name, value) in value.as_object().into_iter().flatten() {
-            println!("{name:<16} {value}");
+    match cli.command {
+        Some(Command::Manager(child)) => {
+            log::init(&Log {
+                log_level: std::env::var("SWARM_LOG_LEVEL").unwrap_or_else(|_| "info".to_owned()),
+                log_format: LogFormat::Text,
+            })?;
+            Box::pin(child::run(child)).await
+        }
+        Some(Command::Big(options)) => {
+            let report = Box::pin(big::run(&options)).await?;
+            print(&report, cli.json)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        None => {
+            let report = Box::pin(chaos::run(&cli.options)).await?;
+            print(&report, cli.json)?;
+            Ok(match report.is_clean() {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            })
         }
     }
-    Ok(match report.is_clean() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
+}
+
+fn print(report: &impl Serialize, json: bool) -> anyhow::Result<()> {
+    let value = serde_json::to_value(report)?;
+    if json {
+        println!("{value}");
+        return Ok(());
+    }
+    for (name, value) in value.as_object().into_iter().flatten() {
+        println!("{name:<16} {value}");
+    }
+    Ok(())
 }

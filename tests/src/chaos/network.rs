@@ -11,13 +11,16 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
-    time::sleep,
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::plan::Link;
 
 /// Bytes that a connection takes at once; a delay counts for each piece.
 const PIECE: usize = 16 * 1024;
+
+/// How late a timer may be.
+const LATE: Duration = Duration::from_millis(50);
 
 /// How one direction between two managers is.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +29,8 @@ struct State {
     cuts: usize,
     /// Delays of the faults that slow it down at present, summed up.
     delay: Duration,
+    /// Bytes that each connection carries in a second, if that is limited.
+    limit: Option<u32>,
     /// How often its connections have been closed.
     breaks: u64,
 }
@@ -84,6 +89,11 @@ impl Network {
     /// Takes back one [`Self::slow`].
     pub fn hurry(&self, link: Link, delay: Duration) {
         self.links[&link].send_modify(|state| state.delay -= delay);
+    }
+
+    /// Lets each connection of a link carry no more than so many bytes a second.
+    pub fn limit(&self, link: Link, bytes_per_second: u32) {
+        self.links[&link].send_modify(|state| state.limit = Some(bytes_per_second));
     }
 
     /// Closes all connections of a link.
@@ -148,11 +158,18 @@ async fn carry(
     mut link: watch::Receiver<State>,
 ) -> io::Result<()> {
     let mut piece = vec![0; PIECE];
+    let mut free = Instant::now();
     loop {
         let length = from.read(&mut piece).await?;
-        let delay = link.borrow().delay;
+        let (delay, limit) = (link.borrow().delay, link.borrow().limit);
         if !delay.is_zero() {
             sleep(delay).await;
+        }
+        if let Some(limit) = limit {
+            sleep_until(free).await;
+            let time = Duration::from_secs_f64(length as f64 / f64::from(limit));
+            // A timer that fires late does not make the link slower.
+            free = free.max(Instant::now() - LATE) + time;
         }
         whole(&mut link).await;
         if length == 0 {
@@ -225,10 +242,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_limited_link_carries_so_much_and_no_more() {
+        const BYTES: usize = 500_000;
+        let (network, mut near, mut far) = ends().await;
+        network.limit((0, 1), BYTES as u32);
+        let before = Instant::now();
+        let sent = tokio::spawn(async move { near.write_all(&vec![0; BYTES]).await });
+        let mut bytes = vec![0; BYTES];
+        let read = timeout(SOON, far.read_exact(&mut bytes)).await;
+        read.unwrap().unwrap();
+        sent.await.unwrap().unwrap();
+        assert!(before.elapsed() >= Duration::from_millis(900));
+    }
+
+    #[tokio::test]
     async fn a_slow_link_delays_and_a_broken_one_ends() {
         let (network, mut near, mut far) = ends().await;
         network.slow((0, 1), MOMENT);
-        let before = tokio::time::Instant::now();
+        let before = Instant::now();
         near.write_all(b"there").await.unwrap();
         let mut bytes = [0; 5];
         timeout(SOON, far.read_exact(&mut bytes))

@@ -176,6 +176,22 @@ impl Process {
         Ok(())
     }
 
+    /// The most memory that it has taken so far, in bytes.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        let running = self.running.as_ref().context("it does not run")?;
+        let pid = running.child.id().context("it has ended")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+        Ok(kib.context("no peak of memory is told")?.parse::<u64>()? * 1024)
+    }
+
+    /// How many lines of its log have this text.
+    pub fn count(&self, text: &str) -> anyhow::Result<usize> {
+        let log = std::fs::read_to_string(self.log())?;
+        Ok(log.lines().filter(|line| line.contains(text)).count())
+    }
+
     /// Why it has ended, if it has and nobody killed it.
     pub fn ended(&mut self) -> anyhow::Result<Option<String>> {
         let Some(running) = &mut self.running else {
