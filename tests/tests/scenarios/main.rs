@@ -17,6 +17,7 @@ mod promotion;
 mod recovery;
 mod renewal;
 mod root_rotation;
+mod rotation_failover;
 mod sessions;
 mod snapshots;
 mod watching;
