@@ -1,5 +1,6 @@
 //! What a newer version has written is taken whole or refused: an object that lost a field here would
 //! differ from the leader's, and be written back without it.
+#![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
 
 use prost::{Message as _, encoding};
 use skep_proto::{
