@@ -11,6 +11,7 @@ mod lists;
 mod mount;
 mod new_service;
 mod pairs;
+mod port;
 mod reference;
 mod registry;
 mod settings;

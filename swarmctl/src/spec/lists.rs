@@ -5,13 +5,18 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use skep_proto::v1::{
-    ConfigReference, ContainerSpec, DiscreteGenericResource, GenericResource, Mount,
+    ConfigReference, ContainerSpec, DiscreteGenericResource, GenericResource, Mount, PortConfig,
     SecretReference, ServiceSpec,
     container_spec::{DnsConfig, Ulimit},
     generic_resource::Resource,
 };
 
-use super::{container, mount::mount, reference, values};
+use super::{
+    container,
+    mount::mount,
+    port::{is_port, port},
+    reference, values,
+};
 use crate::Error;
 
 /// Declares the flags of both kinds from one table. A row has the names of the flag's fields
@@ -79,6 +84,10 @@ lists! {
     "mount", "MOUNT", "TARGET", mount, "a mount",
     "Mount: type=bind|volume|tmpfs,source=SOURCE,target=PATH,readonly and options of the type";
 
+    ports, publish_add, publish_rm: PortConfig,
+    "publish", "PORT", "TARGET[/PROTOCOL]", port, "a published port",
+    "Port that leads to the tasks: published=8080,target=80,protocol=tcp,mode=host";
+
     container_labels, container_label_add, container_label_rm: (String, String),
     "container-label", "KEY=VALUE", "KEY", values::label, "a label of the containers",
     "Label of the containers, not of the service";
@@ -124,7 +133,10 @@ impl ListEdits {
     /// does not have one of them.
     pub fn apply(&self, spec: &mut ServiceSpec) -> Result<(), Error> {
         self.apply_generic(spec);
+        self.apply_ports(spec);
         let of_containers = Self {
+            publish_add: Vec::new(),
+            publish_rm: Vec::new(),
             generic_resource_add: Vec::new(),
             generic_resource_rm: Vec::new(),
             ..self.clone()
@@ -180,6 +192,21 @@ impl ListEdits {
         edit_words(&mut dns.search, &self.dns_search_add, &self.dns_search_rm);
         // Empty, it means what it means when it is absent.
         container.dns_config = Some(dns).filter(|dns| *dns != DnsConfig::default());
+    }
+
+    fn apply_ports(&self, spec: &mut ServiceSpec) {
+        if self.publish_add.is_empty() && self.publish_rm.is_empty() {
+            return;
+        }
+        edit(
+            &mut spec.endpoint.get_or_insert_default().ports,
+            (&self.publish_add, &self.publish_rm),
+            |a, b| {
+                (a.target_port, a.protocol, a.published_port)
+                    == (b.target_port, b.protocol, b.published_port)
+            },
+            is_port,
+        );
     }
 
     fn apply_generic(&self, spec: &mut ServiceSpec) {
@@ -288,7 +315,7 @@ mod tests {
         }
     }
 
-    const ALL: [&str; 12] = [
+    const ALL: [&str; 13] = [
         "--secret=db",
         "--config=source=conf,target=/etc/conf",
         "--mount=type=tmpfs,target=/tmp",
@@ -301,6 +328,7 @@ mod tests {
         "--sysctl=net.core.somaxconn=10",
         "--ulimit=nofile=10:20",
         "--generic-resource=gpu=2",
+        "--publish=published=8080,target=80,mode=host",
     ];
 
     #[test]
@@ -324,6 +352,8 @@ mod tests {
         let generic = &resources.reservations.as_ref().unwrap().generic;
         assert_eq!(generic.len(), 1);
         assert_eq!(kind(&generic[0]), "gpu");
+        let http = port("published=8080,target=80,mode=host").unwrap();
+        assert_eq!(spec.endpoint.unwrap().ports, [http]);
     }
 
     #[test]
@@ -344,12 +374,14 @@ mod tests {
                 "--sysctl-rm=net.core.somaxconn",
                 "--ulimit-rm=nofile",
                 "--generic-resource-rm=gpu",
+                "--publish-rm=80",
             ],
         );
         assert_eq!(*container_of(&spec), ContainerSpec::default());
         let resources = spec.task().resources.as_ref().unwrap();
         let reservations = resources.reservations.as_ref().unwrap();
         assert!(reservations.generic.is_empty());
+        assert!(spec.endpoint.unwrap().ports.is_empty());
     }
 
     #[test]
