@@ -29,6 +29,8 @@ pub(super) struct Snapshots {
     newest: u64,
     /// Bytes of the newest one, 0 if nobody has looked.
     bytes: usize,
+    /// Bytes of the log before the newest one that stay in memory, for whoever is behind.
+    kept: usize,
     writer: Arc<dyn SnapshotWriter>,
     /// Needs a snapshot now and then, to end a change of the log's key.
     rotation: Option<Rotation>,
@@ -52,6 +54,7 @@ impl Snapshots {
         Self {
             newest,
             bytes,
+            kept: 0,
             writer: log.snapshot_writer(),
             rotation: log.rotation(),
             taking: None,
@@ -66,7 +69,7 @@ impl Snapshots {
     /// A snapshot of the leader was put in place of everything.
     pub(super) fn restored(&mut self, index: u64) {
         self.newest = index;
-        self.bytes = 0;
+        (self.bytes, self.kept) = (0, 0);
     }
 
     /// Waits for the snapshot that is being taken, for ever if there is none.
@@ -103,7 +106,8 @@ impl Node {
             let interval = self.snapshot_config().0;
             interval > 0
                 && self.replica.applied() >= self.snapshots.newest + interval
-                && self.replica.log_bytes() >= worthwhile(self.snapshots.bytes)
+                && self.replica.log_bytes()
+                    >= self.snapshots.kept + worthwhile(self.snapshots.bytes)
         };
         if !self.replica.wants_snapshot() && !due() && !rotates() {
             return;
@@ -144,6 +148,7 @@ impl Node {
             self.snapshots.newest = index;
             self.snapshots.bytes = bytes;
             self.replica.compact(unneeded);
+            self.snapshots.kept = self.replica.log_bytes() - self.replica.log_bytes_after(index);
             tracing::info!(index, "raft snapshot taken");
         } else if let Some(rotation) = rotation {
             rotation.discarded();

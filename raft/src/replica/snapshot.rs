@@ -38,6 +38,11 @@ impl Replica {
         self.node.store().bytes()
     }
 
+    /// Of these, bytes of the entries after `index`.
+    pub(crate) fn log_bytes_after(&self, index: u64) -> usize {
+        self.node.store().bytes_after(index)
+    }
+
     /// The part of a snapshot that is not the store's, as of [`Self::applied`]. `None` before
     /// anything was applied.
     pub fn snapshot_header(&self) -> Option<SnapshotHeader> {

@@ -66,6 +66,11 @@ impl Tail {
         self.bytes
     }
 
+    /// Bytes that those after `index` hold.
+    pub(super) fn bytes_after(&self, index: u64) -> usize {
+        self.after(index).map(size).sum()
+    }
+
     /// The entries after `index`.
     pub(super) fn after(&self, index: u64) -> impl Iterator<Item = &Entry> {
         let first = index.saturating_sub(self.base.0) as usize;
@@ -248,6 +253,7 @@ mod tests {
         assert_eq!(tail.bytes(), 30);
         tail.append(&entries(4..6, 7));
         assert_eq!(tail.bytes(), 44);
+        assert_eq!((tail.bytes_after(4), tail.bytes_after(9)), (7, 0));
         // Another leader's, in place of three.
         tail.append(&entries(3..4, 1));
         assert_eq!((tail.last(), tail.bytes()), (3, 21));
