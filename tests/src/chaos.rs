@@ -26,14 +26,16 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use skep_proto::v1::{
     Cluster, Config, ListClustersRequest, ListConfigsRequest, UpdateClusterRequest,
-    list_configs_request::Filters,
+    control_client::ControlClient, list_configs_request::Filters,
 };
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
+use tonic::transport::Channel;
 
 pub use self::report::Report;
+
 use self::{
     client::{Client, Tally},
     ledger::Ledger,
@@ -149,21 +151,8 @@ impl Run {
 
     /// Makes snapshots frequent. Returns the cluster.
     async fn prepare(&self) -> anyhow::Result<Cluster> {
-        let mut client = control::connect(&self.managers[0].socket(), false).await?;
-        let listed = client.list_clusters(ListClustersRequest::default()).await?;
-        let cluster = listed.into_inner().clusters.into_iter().next();
-        let cluster = cluster.context("a new cluster without a cluster object")?;
-        let mut spec = cluster.spec().clone();
-        spec.raft_mut().snapshot_interval = SNAPSHOT_INTERVAL;
-        spec.raft_mut().log_entries_for_slow_followers = KEPT_ENTRIES;
-        let request = UpdateClusterRequest {
-            cluster_id: cluster.id.clone(),
-            cluster_version: cluster.meta().version,
-            spec: Some(spec),
-            rotation: None,
-        };
-        client.update_cluster(request).await?;
-        Ok(cluster)
+        let client = control::connect(&self.managers[0].socket(), false).await?;
+        set_snapshots(client, SNAPSHOT_INTERVAL, KEPT_ENTRIES).await
     }
 
     async fn carry_through(mut self) -> anyhow::Result<Report> {
@@ -380,4 +369,27 @@ fn settle(ledgers: Vec<(String, Ledger)>, stored: &[Config]) -> Vec<(ledger::Fau
         all.extend(ledger.settle(&own));
     }
     all
+}
+
+/// Sets how many entries there are between snapshots, and how many are kept behind one. Returns the
+/// cluster as it was.
+async fn set_snapshots(
+    mut client: ControlClient<Channel>,
+    interval: u64,
+    kept: u64,
+) -> anyhow::Result<Cluster> {
+    let listed = client.list_clusters(ListClustersRequest::default()).await?;
+    let cluster = listed.into_inner().clusters.into_iter().next();
+    let cluster = cluster.context("a new cluster without a cluster object")?;
+    let mut spec = cluster.spec().clone();
+    spec.raft_mut().snapshot_interval = interval;
+    spec.raft_mut().log_entries_for_slow_followers = kept;
+    let request = UpdateClusterRequest {
+        cluster_id: cluster.id.clone(),
+        cluster_version: cluster.meta().version,
+        spec: Some(spec),
+        rotation: None,
+    };
+    client.update_cluster(request).await?;
+    Ok(cluster)
 }

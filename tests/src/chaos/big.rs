@@ -12,10 +12,7 @@ use clap::Args;
 use serde::Serialize;
 use skep_proto::{
     skep::{GetRaftStatusRequest, GetRaftStatusResponse, raft_status_client::RaftStatusClient},
-    v1::{
-        Annotations, Cluster, ConfigSpec, CreateConfigRequest, ListClustersRequest,
-        UpdateClusterRequest, control_client::ControlClient,
-    },
+    v1::{Annotations, ConfigSpec, CreateConfigRequest, control_client::ControlClient},
 };
 use tokio::{
     sync::watch,
@@ -24,7 +21,7 @@ use tokio::{
 };
 use tonic::{Code, transport::Channel};
 
-use super::{LOOK, RECOVERY, address, network::Network, process::Process};
+use super::{LOOK, RECOVERY, address, network::Network, process::Process, set_snapshots};
 use crate::control;
 
 /// Bytes of one config: they are at most 500 kB.
@@ -95,7 +92,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     leader.start(None)?;
     leader.started().await?;
     let client = control::connect(&leader.socket(), false).await?;
-    let cluster = configure(client.clone()).await?;
+    let cluster = set_snapshots(client.clone(), SNAPSHOT_INTERVAL, KEPT_ENTRIES).await?;
     let configs = (options.mib * 1024 * 1024).div_ceil(CONFIG_BYTES);
     fill(&client, configs).await.context("filling the state")?;
     // From now on the log does not reach back to the first entry.
@@ -194,24 +191,6 @@ fn votes(status: &GetRaftStatusResponse) -> usize {
         .iter()
         .filter(|member| !member.learner)
         .count()
-}
-
-/// Makes snapshots frequent. Returns the cluster.
-async fn configure(mut client: ControlClient<Channel>) -> anyhow::Result<Cluster> {
-    let listed = client.list_clusters(ListClustersRequest::default()).await?;
-    let cluster = listed.into_inner().clusters.into_iter().next();
-    let cluster = cluster.context("a new cluster without a cluster object")?;
-    let mut spec = cluster.spec().clone();
-    spec.raft_mut().snapshot_interval = SNAPSHOT_INTERVAL;
-    spec.raft_mut().log_entries_for_slow_followers = KEPT_ENTRIES;
-    let request = UpdateClusterRequest {
-        cluster_id: cluster.id.clone(),
-        cluster_version: cluster.meta().version,
-        spec: Some(spec),
-        rotation: None,
-    };
-    client.update_cluster(request).await?;
-    Ok(cluster)
 }
 
 async fn create(
