@@ -8,9 +8,9 @@ mod decide;
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use skep_proto::v1::Node;
+use skep_proto::v1::{Node, NodeRole};
 use skep_raft::{Error as RaftError, Raft, Status as RaftStatus};
-use skep_store::{Error, Kind, Route, Store};
+use skep_store::{AnyObject, Change, Error, Event, Kind, Route, Store, Subscription};
 use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
 
@@ -58,12 +58,41 @@ pub(crate) async fn run(
             }
         };
         tokio::select! {
-            _ = subscription.next() => {}
+            () = new_roles(&mut subscription) => {}
             changed = status.changed() => if changed.is_err() {
                 return;
             },
             () = later => {}
         }
+    }
+}
+
+/// Ends when a node has another role, or is to have one, or is new or gone. What else there is to a node
+/// changes all the time, and who looked at all nodes for each of ten thousand that come back at once would
+/// keep them waiting.
+async fn new_roles(subscription: &mut Subscription) {
+    loop {
+        match subscription.next().await {
+            Event::Lagged(_) => return,
+            Event::Commits(commits) => {
+                let mut changes = commits.iter().flat_map(|commit| &commit.changes);
+                if changes.any(concerns_roles) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn concerns_roles(change: &Change) -> bool {
+    /// The role that the node has, and the one that it is to have.
+    fn roles(object: &AnyObject) -> Option<(NodeRole, NodeRole)> {
+        let node = object.get::<Node>()?;
+        Some((node.role(), node.spec().desired_role()))
+    }
+    match change {
+        Change::Update { old, new } => roles(old) != roles(new),
+        Change::Create(object) | Change::Remove(object) => roles(object).is_some(),
     }
 }
 
