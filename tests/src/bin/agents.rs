@@ -30,11 +30,14 @@ struct Cli {
     /// How many
     #[arg(long, default_value_t = 5)]
     count: usize,
+    #[command(flatten)]
+    log: skep_node::args::Log,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
+    skep_node::log::init(&cli.log)?;
     let dir = tempfile::tempdir()?;
     let started: Vec<_> = stream::iter(0..cli.count)
         .map(|number| start(&cli, dir.path().join(number.to_string()), number))
