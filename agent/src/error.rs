@@ -72,14 +72,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a manager has said itself that there is no leader behind it (any more): as an answer of
-    /// its own, not as what a connection broke with.
-    pub(crate) fn tells_of_no_leader(&self) -> bool {
+    /// Whether a manager has said itself that the session is over, or cannot be opened now: that there is
+    /// no leader behind it (any more), or one that does not know the node. An answer of its own, not what
+    /// a connection broke with.
+    pub(crate) fn tells_of_no_session(&self) -> bool {
         use std::error::Error as _;
         let Self::Call { status, .. } = self else {
             return false;
         };
-        status.source().is_none() && matches!(status.code(), Code::Aborted | Code::Unavailable)
+        let told = [Code::Aborted, Code::Unavailable, Code::NotFound];
+        status.source().is_none() && told.contains(&status.code())
     }
 
     pub(crate) fn call(call: &'static str) -> impl FnOnce(tonic::Status) -> Self {

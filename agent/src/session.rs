@@ -4,8 +4,8 @@
 //! log subscriptions, status reports. The end of any of them ends the session, and the next one is
 //! opened with another choice of manager. The session ID is kept, so that a manager that still
 //! knows it resumes the session instead of registering the node anew. So is the connection to a
-//! manager that says itself that it has lost the leader: it will know the next one, and thousands
-//! of nodes need not shake hands again at once.
+//! manager that says itself that it has lost the leader, or does not know the node: it will know the
+//! next leader, and thousands of nodes need not shake hands again at once.
 
 mod report;
 
@@ -32,8 +32,10 @@ use crate::{
     worker,
 };
 
-/// How long a manager may take to answer a call, or to register the node.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long a manager may take to answer a call, or to register the node, the handshake included: a
+/// manager that a crowd has come back to gets through with it if nobody gives up and comes again. That it
+/// is gone shows sooner, by pings.
+const ANSWER: Duration = Duration::from_secs(20);
 /// The time between heartbeats if the manager names none, and the shortest and longest it may
 /// name: a period of nothing would make the loop spin.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -85,8 +87,8 @@ pub(crate) struct Connection {
 enum End {
     /// The node is not what it told any more: it registers again, at once.
     Changed,
-    /// The manager is there and has no leader to pass anything on to.
-    NoLeader(Error),
+    /// The manager is there and holds no session, perhaps for want of a leader.
+    NoSession(Error),
     Failed(Error),
 }
 
@@ -121,7 +123,7 @@ impl Sessions {
         };
         match self.session(&connection, credentials).await {
             End::Changed => tracing::info!("the node changed and registers again"),
-            End::NoLeader(error) => {
+            End::NoSession(error) => {
                 tracing::warn!(manager = remote.addr, %error, "session ended");
                 self.backoff.grow();
                 self.kept = Some(connection);
@@ -177,8 +179,8 @@ impl Sessions {
             error = report::report(client, &id, &self.reporter) => error,
             () = changed => return End::Changed,
         };
-        if error.tells_of_no_leader() {
-            End::NoLeader(error)
+        if error.tells_of_no_session() {
+            End::NoSession(error)
         } else {
             End::Failed(error)
         }

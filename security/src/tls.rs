@@ -19,12 +19,20 @@ use trust::Trust;
 
 use crate::{Credentials, Dial, Error, TcpDial};
 
-/// A connection that is not ready by then is given up.
+/// A connection that is not open by then is given up: there is no machine to answer.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// HTTP/2 pings while calls are open, and how long their answer may take: a manager that
-/// disappeared without a word is noticed within ten seconds.
+/// How long a machine that did answer may take for the TLS handshake, which is what gRPC gives a
+/// connection at the least. After a manager's end thousands of nodes want one at once from the next:
+/// who gives up early has had the manager work for nothing, and begins again at the end of the queue.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// HTTP/2 pings while calls are open.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// How long the answer to a ping may take: a manager that disappeared without a word is noticed within
+/// fifteen seconds, and one that is busy with a crowd is not taken for dead.
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
 /// What may be on the way to us on one connection, in bytes. Calls share it: one whose reader pauses
 /// holds its stream's two megabytes, and a manager that passes calls on must not be stopped by a few
@@ -138,13 +146,13 @@ impl Tls {
             let (tls, addr) = (tls.clone(), addr.clone());
             async move {
                 let config = tls.client_config();
-                connect(&*tls.inner.dialer, config, &addr, name)
+                connect(&*tls.inner.dialer, config, &addr, name, HANDSHAKE_TIMEOUT)
                     .await
                     .map(TokioIo::new)
             }
         });
-        // Twice the limit: dialling and the handshake are bounded one by one, with better errors.
-        let endpoint = endpoint(name).connect_timeout(2 * CONNECT_TIMEOUT);
+        // Dialling and the handshake are bounded one by one, with better errors.
+        let endpoint = endpoint(name).connect_timeout(CONNECT_TIMEOUT + HANDSHAKE_TIMEOUT);
         Ok(endpoint.connect_with_connector_lazy(connector))
     }
 }
@@ -168,7 +176,7 @@ pub(crate) fn endpoint(name: ServerName) -> Endpoint {
         .origin(Uri::from_static(origin))
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE_ANSWER)
 }
 
 #[cfg(test)]

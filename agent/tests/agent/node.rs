@@ -227,7 +227,7 @@ async fn another_manager_takes_over_without_a_task_noticing() {
 }
 
 #[tokio::test]
-async fn a_manager_that_has_lost_its_leader_is_asked_again_over_the_same_connection() {
+async fn a_manager_that_says_that_it_holds_no_session_is_asked_again_over_the_same_connection() {
     let node = Node::new();
     let first = node.cluster.manager("m1").await;
     let second = node.cluster.manager("m2").await;
@@ -238,6 +238,7 @@ async fn a_manager_that_has_lost_its_leader_is_asked_again_over_the_same_connect
     for (count, gone) in [
         (2, Status::unavailable("the leader broke off")),
         (3, Status::aborted("node must disconnect")),
+        (4, Status::not_found("node not registered")),
     ] {
         first.refuse_session(gone);
         first.sessions(count).await;
@@ -245,7 +246,7 @@ async fn a_manager_that_has_lost_its_leader_is_asked_again_over_the_same_connect
     assert_eq!(first.connections(), 1);
     assert_eq!(second.requests().len(), 0);
 
-    // What is wrong with the session or the node is another matter.
+    // That another has the session, or a call is wrong, is another matter.
     first.refuse_session(Status::invalid_argument("session invalid"));
     let connected = || first.connections() + second.connections() > 1;
     until("another connection is made", connected).await;

@@ -13,7 +13,7 @@ use tonic::{Code, Response, Status, transport::Channel};
 use super::CALL_TIMEOUT;
 use crate::{
     Dial, Error, ServerName,
-    tls::{connect, endpoint},
+    tls::{CONNECT_TIMEOUT, connect, endpoint},
 };
 
 /// The manager that is joined.
@@ -30,7 +30,7 @@ impl Manager {
         config: Arc<ClientConfig>,
         name: ServerName,
     ) -> Result<Channel, Error> {
-        let stream = connect(&*self.dialer, config, &self.addr, name).await?;
+        let stream = connect(&*self.dialer, config, &self.addr, name, CONNECT_TIMEOUT).await?;
         let once = Mutex::new(Some(stream));
         let connector = tower::service_fn(move |_: http::Uri| {
             let stream = once.lock().unwrap_or_else(PoisonError::into_inner).take();

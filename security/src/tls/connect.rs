@@ -1,6 +1,6 @@
 //! Opens one connection: dial, handshake, and errors that tell a wrong address from a dead one.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use http::uri::Authority;
 use rustls::{CertificateError, ClientConfig, pki_types};
@@ -22,12 +22,13 @@ pub(crate) fn check_address(addr: &str) -> Result<(), Error> {
         .ok_or_else(|| Error::InvalidAddress(addr.to_owned()))
 }
 
-/// Dials `addr` and does the TLS handshake, each within [`CONNECT_TIMEOUT`].
+/// Dials `addr` within [`CONNECT_TIMEOUT`] and does the TLS handshake within `patience`.
 pub(crate) async fn connect(
     dialer: &dyn Dial,
     config: Arc<ClientConfig>,
     addr: &str,
     name: ServerName,
+    patience: Duration,
 ) -> Result<TlsStream<BoxedIo>, Error> {
     let unreachable = |source| Error::Unreachable {
         addr: addr.to_owned(),
@@ -40,20 +41,17 @@ pub(crate) async fn connect(
 
     let io = timeout(CONNECT_TIMEOUT, dialer.dial(addr.to_owned()))
         .await
-        .unwrap_or_else(|_| Err(timed_out("no answer")))
+        .unwrap_or_else(|_| Err(timed_out("no answer", CONNECT_TIMEOUT)))
         .map_err(unreachable)?;
     let server = pki_types::ServerName::try_from(name.as_str())
         .map_err(|error| Error::unusable("server name", error))?;
-    let stream = timeout(
-        CONNECT_TIMEOUT,
-        TlsConnector::from(config).connect(server, io),
-    )
-    .await
-    .unwrap_or_else(|_| Err(timed_out("no answer to the TLS handshake")))
-    .map_err(|error| match refusal(&error, name) {
-        Some(reason) => not_a_manager(reason),
-        None => unreachable(error),
-    })?;
+    let stream = timeout(patience, TlsConnector::from(config).connect(server, io))
+        .await
+        .unwrap_or_else(|_| Err(timed_out("no answer to the TLS handshake", patience)))
+        .map_err(|error| match refusal(&error, name) {
+            Some(reason) => not_a_manager(reason),
+            None => unreachable(error),
+        })?;
     match stream.get_ref().1.alpn_protocol() {
         Some(ALPN) => Ok(stream),
         // It has proved that it is one. Managers of SwarmKit of engine 20.10 do not negotiate any more
@@ -63,8 +61,9 @@ pub(crate) async fn connect(
     }
 }
 
-fn timed_out(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("{what} within 5 s"))
+fn timed_out(what: &str, limit: Duration) -> io::Error {
+    let text = format!("{what} within {} s", limit.as_secs());
+    io::Error::new(io::ErrorKind::TimedOut, text)
 }
 
 /// Why the handshake failed if that is the server's nature; `None` if the connection broke.

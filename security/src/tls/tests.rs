@@ -27,7 +27,8 @@ async fn raw(
     config: Arc<rustls::ClientConfig>,
     addr: impl ToString,
 ) -> Result<TlsStream<BoxedIo>, Error> {
-    connect(&TcpDial, config, &addr.to_string(), ServerName::Manager).await
+    let (addr, name) = (addr.to_string(), ServerName::Manager);
+    connect(&TcpDial, config, &addr, name, CONNECT_TIMEOUT).await
 }
 
 /// A channel with any TLS configuration.
@@ -293,7 +294,7 @@ async fn both_versions_negotiate_http2_and_nothing_is_resumed() {
     let silent = Arc::new(silent);
     check(channel_with(silent.clone(), addr)).await.unwrap();
     let addr = addr.to_string();
-    let joining = connect(&TcpDial, silent, &addr, ServerName::Ca);
+    let joining = connect(&TcpDial, silent, &addr, ServerName::Ca, CONNECT_TIMEOUT);
     let error = joining.await.err().unwrap();
     assert!(error.to_string().contains("not HTTP/2"), "{error}");
 }
