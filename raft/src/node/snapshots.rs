@@ -5,7 +5,7 @@
 //! followers may still need.
 //!
 //! A snapshot is due after as many entries as the cluster object says. A large one waits until the log
-//! has grown by a fair part of it: writing all there is for every few changes would cost more than the
+//! has grown as large: writing all there is for every few changes would cost more than the
 //! changes themselves.
 
 use std::{future::pending, sync::Arc};
@@ -167,12 +167,12 @@ impl Node {
     }
 }
 
-/// How much log there must be to replace a snapshot of so many bytes. With half of it, what is written
-/// in snapshots is at most a few times what goes into the log, however large the state.
+/// How much log there must be to replace a snapshot of so many bytes: as much, so that what is written
+/// in snapshots is at most about twice what goes into the log, however large the state.
 fn worthwhile(bytes: usize) -> usize {
     match bytes {
         ..SMALL_BYTES => 0,
-        _ => (bytes / 2).min(MAX_LOG_BYTES),
+        _ => bytes.min(MAX_LOG_BYTES),
     }
 }
 
@@ -184,7 +184,7 @@ mod tests {
     fn a_large_snapshot_waits_for_the_log_but_not_for_ever() {
         assert_eq!(worthwhile(0), 0);
         assert_eq!(worthwhile(SMALL_BYTES - 1), 0);
-        assert_eq!(worthwhile(SMALL_BYTES), SMALL_BYTES / 2);
+        assert_eq!(worthwhile(SMALL_BYTES), SMALL_BYTES);
         assert_eq!(worthwhile(usize::MAX), MAX_LOG_BYTES);
     }
 }
