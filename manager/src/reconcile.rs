@@ -30,7 +30,7 @@ pub trait Reconciler: Send {
     /// What should be written, given the world as it is.
     ///
     /// Called again only when the last plan's writes are committed or have failed. Every decision
-    /// must follow from `view.snapshot` and `view.now` alone; `view.changed` may be used to look at
+    /// must follow from `view.snapshot` and `view.now` alone; `view.trigger` may be used to look at
     /// less, never to know more.
     fn plan(&mut self, view: &View<'_>) -> Plan;
 }
@@ -40,13 +40,33 @@ pub trait Reconciler: Send {
 pub struct View<'a> {
     /// The committed world.
     pub snapshot: &'a Snapshot,
-    /// What changed since the last call; `None` means anything may have.
-    pub changed: Option<&'a [Change]>,
-    /// Whether nothing has changed, though `changed` is `None`: it is the time that the last plan
-    /// named.
-    pub woken: bool,
+    /// Why it is asked again.
+    pub trigger: &'a Trigger,
     /// The time.
     pub now: Time,
+}
+
+/// Why a reconciler is asked again.
+#[derive(Debug)]
+pub enum Trigger {
+    /// Anything may have changed.
+    Resync,
+    /// This has changed since the last call, and nothing else.
+    Changes(Vec<Change>),
+    /// Nothing has changed: it is the time that the last plan named.
+    Timer,
+}
+
+impl From<Event> for Trigger {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::Commits(commits) => {
+                let changes = commits.iter().flat_map(|commit| &commit.changes);
+                Self::Changes(changes.cloned().collect())
+            }
+            Event::Lagged(_) => Self::Resync,
+        }
+    }
 }
 
 /// What a reconciler wants.
@@ -103,8 +123,7 @@ pub async fn drive(mut reconciler: impl Reconciler, store: Store) -> Error {
         .map(|&kind| Route::Kind(kind))
         .collect();
     let (_, mut subscription) = store.watch(routes);
-    let mut changed = None;
-    let mut woken = false;
+    let mut trigger = Trigger::Resync;
     let mut wake: Option<Instant> = None;
     loop {
         // At least as new as what the subscription has told; a change that is in here but not yet
@@ -113,15 +132,15 @@ pub async fn drive(mut reconciler: impl Reconciler, store: Store) -> Error {
         let now = time::now();
         let plan = reconciler.plan(&View {
             snapshot: &snapshot,
-            changed: changed.as_deref(),
-            woken,
+            trigger: &trigger,
             now,
         });
         let asked = plan
             .wake_at
             .map(|at| Instant::now() + at.saturating_since(now));
         // Who looked at a part of the world only says nothing about when the rest is due.
-        wake = match (wake.filter(|_| changed.is_some()), asked) {
+        let due = wake.filter(|_| matches!(trigger, Trigger::Changes(_)));
+        wake = match (due, asked) {
             (Some(due), Some(asked)) => Some(due.min(asked)),
             (due, asked) => due.or(asked),
         };
@@ -145,25 +164,13 @@ pub async fn drive(mut reconciler: impl Reconciler, store: Store) -> Error {
                 };
             }
         }
-        let why = wait(&mut subscription, wake).await;
-        woken = !failed && matches!(why, Why::Time);
-        changed = match why {
-            Why::Changes(changes) if !failed => Some(changes),
-            _ => None,
-        };
+        let next = wait(&mut subscription, wake).await;
+        trigger = if failed { Trigger::Resync } else { next };
     }
 }
 
-/// Why a reconciler is asked again.
-enum Why {
-    Changes(Vec<Change>),
-    /// What has changed is not known.
-    Lagged,
-    Time,
-}
-
 /// Waits for a change or for `wake`.
-async fn wait(subscription: &mut Subscription, wake: Option<Instant>) -> Why {
+async fn wait(subscription: &mut Subscription, wake: Option<Instant>) -> Trigger {
     let sleep = async {
         match wake {
             Some(at) => tokio::time::sleep_until(at).await,
@@ -172,13 +179,8 @@ async fn wait(subscription: &mut Subscription, wake: Option<Instant>) -> Why {
     };
     tokio::select! {
         biased;
-        event = subscription.next() => match event {
-            Event::Commits(commits) => Why::Changes(
-                commits.iter().flat_map(|commit| commit.changes.iter().cloned()).collect(),
-            ),
-            Event::Lagged(_) => Why::Lagged,
-        },
-        () = sleep => Why::Time,
+        event = subscription.next() => event.into(),
+        () = sleep => Trigger::Timer,
     }
 }
 

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::authority::Authority;
 use crate::{
-    reconcile::{Plan, Reconciler, View},
+    reconcile::{Plan, Reconciler, Trigger, View},
     time::duration_or,
 };
 
@@ -45,12 +45,16 @@ impl Reconciler for Signer {
 
     fn plan(&mut self, view: &View<'_>) -> Plan {
         let mut plan = Plan::default();
-        let waiting: Vec<_> = match view.changed {
-            Some(changes) if changes.iter().all(|c| c.object().kind() == Kind::Node) => changes
-                .iter()
-                .filter_map(|change| view.snapshot.get::<Node>(change.object().id()))
-                .filter(|node| waits(node))
-                .collect(),
+        let waiting: Vec<_> = match view.trigger {
+            Trigger::Changes(changes)
+                if changes.iter().all(|c| c.object().kind() == Kind::Node) =>
+            {
+                changes
+                    .iter()
+                    .filter_map(|change| view.snapshot.get::<Node>(change.object().id()))
+                    .filter(|node| waits(node))
+                    .collect()
+            }
             _ => view
                 .snapshot
                 .all::<Node>()
@@ -183,8 +187,7 @@ mod tests {
         let now = time::now();
         let plan = Signer::new("c1".to_owned()).plan(&View {
             snapshot: &snapshot,
-            changed: None,
-            woken: false,
+            trigger: &Trigger::Resync,
             now,
         });
         let [Write::Update(AnyObject::Node(node))] = &plan.writes[..] else {

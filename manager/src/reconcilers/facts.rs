@@ -9,7 +9,7 @@ use skep_proto::v1::{
 use skep_store::{Change, Object, Snapshot};
 
 use crate::{
-    reconcile::{Plan, View},
+    reconcile::{Plan, Trigger, View},
     time::Time,
 };
 
@@ -108,12 +108,14 @@ pub(super) fn end_unassigned(plan: &mut Plan, task: &Arc<Task>, now: Time) {
     plan.update(task);
 }
 
-/// The changed objects of one kind as they were and as they are; `None` if anything may have
-/// changed.
+/// The changed objects of one kind as they were and as they are; `None` if it is not changes that
+/// are looked at.
 pub(super) fn changed<'a, T: Object>(
     view: &View<'a>,
 ) -> Option<impl Iterator<Item = &'a Arc<T>> + use<'a, T>> {
-    let changes = view.changed?;
+    let Trigger::Changes(changes) = view.trigger else {
+        return None;
+    };
     Some(changes.iter().flat_map(|change: &Change| {
         [Some(change.object()), change.old()]
             .into_iter()

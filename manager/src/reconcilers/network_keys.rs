@@ -134,6 +134,8 @@ mod tests {
 
     use skep_proto::v1::Meta;
 
+    use crate::reconcile::Trigger;
+
     use super::*;
 
     fn keys<'a>(cluster: &'a Cluster, subsystem: &str) -> Vec<&'a EncryptionKey> {
@@ -203,8 +205,7 @@ mod tests {
         let plan = |keys: &mut NetworkKeys, hours: i64| {
             keys.plan(&View {
                 snapshot: &store.snapshot(),
-                changed: None,
-                woken: false,
+                trigger: &Trigger::Resync,
                 now: at(hours),
             })
         };

@@ -70,6 +70,8 @@ mod tests {
     use skep_proto::v1::{TaskStatus, node_status::State};
     use skep_store::{Error, Snapshot, Store, testing::ManualLog};
 
+    use crate::reconcile::Trigger;
+
     use super::*;
 
     fn snapshot() -> Snapshot {
@@ -119,8 +121,7 @@ mod tests {
         // A new one each time: what it decides comes from the store alone.
         Orphans.plan(&View {
             snapshot: &snapshot,
-            changed: None,
-            woken: false,
+            trigger: &Trigger::Resync,
             now: skep_proto::Timestamp { seconds, nanos: 0 }.into(),
         })
     }

@@ -20,7 +20,7 @@ use skep_store::{By, Kind, Object as _, Snapshot};
 use self::{context::Context, new_task::new_task, progress::Progress, slots::Slot};
 use super::facts::{self, changed, desire};
 use crate::{
-    reconcile::{Plan, Reconciler, View},
+    reconcile::{Plan, Reconciler, Trigger, View},
     time::Time,
 };
 
@@ -159,7 +159,7 @@ impl Replicated {
 /// What something has changed about; `None` for everything.
 fn concerned(view: &View<'_>) -> Option<BTreeSet<Place>> {
     let mut places = BTreeSet::new();
-    if view.woken {
+    if matches!(view.trigger, Trigger::Timer) {
         return Some(places);
     }
     // Slots are rid of tasks that are desired to be removed.

@@ -15,7 +15,7 @@ use super::{
     facts::state,
     world::{SERVICE, World, image, service},
 };
-use crate::reconcile::{Plan, Reconciler as _, View, Write};
+use crate::reconcile::{Plan, Reconciler as _, Trigger, View, Write};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -330,17 +330,16 @@ fn writes_that_failed_are_wanted_again_whatever_has_changed() {
     let snapshot = world.snapshot();
     let now = world.now();
     for mut reconciler in super::all() {
-        let mut writes = |changed| {
+        let mut writes = |trigger| {
             let view = View {
                 snapshot: &snapshot,
-                changed,
-                woken: false,
+                trigger: &trigger,
                 now,
             };
             reconciler.plan(&view).writes.len()
         };
-        assert_eq!(writes(None), 1);
-        assert_eq!(writes(Some(&[])), 1, "{}", reconciler.name());
+        assert_eq!(writes(Trigger::Resync), 1);
+        assert_eq!(writes(Trigger::Changes(vec![])), 1, "{}", reconciler.name());
     }
 }
 
@@ -348,15 +347,14 @@ fn writes_that_failed_are_wanted_again_whatever_has_changed() {
 fn of_a_service_at_rest_only_the_slots_are_looked_at_in_which_something_has_changed() {
     let mut world = world(1, 3);
     let mut replicated = super::replicated::Replicated::default();
-    let mut plan = |world: &World, changed: Option<&[Change]>| {
+    let mut plan = |world: &World, trigger| {
         replicated.plan(&View {
             snapshot: &world.snapshot(),
-            changed,
-            woken: false,
+            trigger: &trigger,
             now: world.now(),
         })
     };
-    assert!(plan(&world, None).writes.is_empty());
+    assert!(plan(&world, Trigger::Resync).writes.is_empty());
     let before = world.tasks();
     world.report(&before[0].id, TaskState::Failed);
     world.report(&before[1].id, TaskState::Failed);
@@ -373,12 +371,18 @@ fn of_a_service_at_rest_only_the_slots_are_looked_at_in_which_something_has_chan
         });
         writes.collect()
     };
-    assert_eq!(slots(plan(&world, Some(&[told(&world, 1)]))), [2, 2]);
+    assert_eq!(
+        slots(plan(&world, Trigger::Changes(vec![told(&world, 1)]))),
+        [2, 2]
+    );
     // What it wanted for slot 2 was not written.
-    assert_eq!(slots(plan(&world, Some(&[]))), [2, 2]);
+    assert_eq!(slots(plan(&world, Trigger::Changes(vec![]))), [2, 2]);
     // Nothing is sure to be at rest in a service that has changed.
     world.change::<Service>(SERVICE, |_| {});
-    assert_eq!(slots(plan(&world, Some(&[told(&world, 2)]))), [1, 1, 2, 2]);
+    assert_eq!(
+        slots(plan(&world, Trigger::Changes(vec![told(&world, 2)]))),
+        [1, 1, 2, 2]
+    );
 }
 
 #[test]

@@ -20,7 +20,7 @@ use self::{
 };
 use super::facts::{self, is_live, is_over, state};
 use crate::{
-    reconcile::{Plan, Reconciler, View, Write},
+    reconcile::{Plan, Reconciler, Trigger, View, Write},
     time::Time,
 };
 
@@ -97,7 +97,7 @@ impl Scheduler {
     /// Takes note of what has changed. Whether any of it can alter the outcome: a node, a task that is
     /// to be placed, or one that has made room.
     fn matters(&mut self, view: &View<'_>) -> bool {
-        let Some(changes) = view.changed else {
+        let Trigger::Changes(changes) = view.trigger else {
             self.nodes.forget();
             return true;
         };

@@ -25,7 +25,7 @@ use skep_store::{
 
 use super::facts::{is_invalid, is_live, is_on_node, node_of, state};
 use crate::{
-    reconcile::{Plan, Reconciler, View, Write},
+    reconcile::{Plan, Reconciler, Trigger, View, Write},
     time::Time,
 };
 
@@ -336,8 +336,7 @@ impl World {
         let snapshot = self.snapshot();
         let view = View {
             snapshot: &snapshot,
-            changed: None,
-            woken: false,
+            trigger: &Trigger::Resync,
             now: self.now(),
         };
         super::all()
@@ -353,26 +352,17 @@ impl World {
             let now = self.now();
             let seat = &mut self.seats[n];
             let due = seat.wake.is_some_and(|wake| wake <= now);
-            let event = seat.subscription.try_next();
-            let woken = due && event.is_none() && !seat.fresh;
-            let changed = match event {
-                _ if seat.fresh => None,
-                None if due => None,
+            let trigger = match seat.subscription.try_next() {
+                _ if seat.fresh => Trigger::Resync,
+                Some(event) => event.into(),
+                None if due => Trigger::Timer,
                 None => continue,
-                Some(Event::Lagged(_)) => None,
-                Some(Event::Commits(commits)) => Some(
-                    commits
-                        .iter()
-                        .flat_map(|commit| commit.changes.clone())
-                        .collect::<Vec<_>>(),
-                ),
             };
             seat.fresh = false;
             let snapshot = self.store.snapshot();
             let view = View {
                 snapshot: &snapshot,
-                changed: changed.as_deref(),
-                woken,
+                trigger: &trigger,
                 now,
             };
             let Plan { writes, wake_at } = seat.reconciler.plan(&view);

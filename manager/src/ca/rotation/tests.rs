@@ -11,7 +11,7 @@ use skep_store::{Store, testing};
 use super::*;
 use crate::{
     ca::{Ca, Signer},
-    reconcile::Write,
+    reconcile::{Trigger, Write},
     time,
 };
 
@@ -68,8 +68,7 @@ impl World {
         let snapshot = self.store.snapshot();
         let plan = self.rotation.plan(&View {
             snapshot: &snapshot,
-            changed: None,
-            woken: false,
+            trigger: &Trigger::Resync,
             now: self.now,
         });
         self.carry_out(&plan).await;
@@ -80,8 +79,7 @@ impl World {
         let snapshot = self.store.snapshot();
         let plan = self.signer.plan(&View {
             snapshot: &snapshot,
-            changed: None,
-            woken: false,
+            trigger: &Trigger::Resync,
             now: self.now,
         });
         self.carry_out(&plan).await;
