@@ -1,5 +1,6 @@
 //! A running manager: replication, the two doors, and the leader's part when it leads.
 
+mod joining;
 mod remains;
 
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
@@ -8,7 +9,7 @@ use futures_util::Stream;
 use skep_proto::{
     skep::{node_server::NodeServer, raft_status_server::RaftStatusServer},
     v1::{
-        JoinResponse, RaftMember, ca_server::CaServer, control_server::ControlServer,
+        RaftMember, ca_server::CaServer, control_server::ControlServer,
         dispatcher_server::DispatcherServer, health_server::HealthServer,
         log_broker_server::LogBrokerServer, logs_server::LogsServer, node_ca_server::NodeCaServer,
         watch_server::WatchServer,
@@ -23,7 +24,6 @@ use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
     task::JoinSet,
-    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -61,10 +61,6 @@ const GRACE: Duration = Duration::from_secs(2);
 const CONNECTION_WINDOW: u32 = 2 * (crate::logbroker::MAX_SUBSCRIPTIONS as u32) * STREAM_WINDOW;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 
-/// How long a manager that was not taken in for lack of a leader asks again, and how often.
-const JOIN_PATIENCE: Duration = Duration::from_secs(30);
-const JOIN_PAUSE: Duration = Duration::from_millis(500);
-
 /// How long a manager that joins waits for its vote. A large store on a slow link takes longer; it
 /// works meanwhile, but the cluster does not count on it yet.
 const VOTE_PATIENCE: Duration = Duration::from_secs(30);
@@ -83,9 +79,9 @@ pub enum Ended {
 pub enum Entry {
     /// It makes a new one.
     Found(Founding),
-    /// It asks a manager at this address (`host:port`) to be taken in. If it has been in it before,
-    /// that is where it looks for the others.
-    Join(String),
+    /// It asks the managers at these addresses (`host:port`), one after the other, to be taken in. If
+    /// it has been in it before, the first is where it looks for the others.
+    Join(Vec<String>),
     /// It has been in it before.
     Resume,
     /// It has been in it before, and goes on as the only manager: the others are lost for ever.
@@ -175,10 +171,11 @@ impl Manager {
                 skep_raft::force_new_cluster(&mut log, &advertise_addr)?;
                 info!("this manager goes on as the only one of its cluster");
             }
-            Entry::Join(addr) if is_member => contact = Some(addr),
+            Entry::Join(addrs) if is_member => contact = addrs.into_iter().next(),
             _ if is_member => {}
-            Entry::Join(addr) => {
-                let (response, back) = ask_to_join(&tls, &addr, &advertise_addr, listener).await?;
+            Entry::Join(addrs) => {
+                let (response, back) =
+                    joining::ask(&tls, &addrs, &advertise_addr, listener).await?;
                 (join, listener) = (Some(response), back);
             }
             Entry::Resume => return Err(Error::NotTakenIn),
@@ -362,59 +359,6 @@ impl Manager {
             && matches!(*err, skep_raft::Error::Removed)
         {
             remains::remove(self.raft_dir, self.key).await;
-        }
-    }
-}
-
-/// Asks a manager to take this one in. It is called back meanwhile, so the listener answers health
-/// checks and nothing else; it is given back afterwards.
-async fn ask_to_join(
-    tls: &Tls,
-    remote_addr: &str,
-    advertise_addr: &str,
-    listener: TcpListener,
-) -> Result<(JoinResponse, TcpListener), Error> {
-    let listener = listener.into_std()?;
-    let health = Health::new(&[Health::RAFT]);
-    health.set(Health::RAFT, true);
-    let incoming = tls_incoming(TcpListener::from_std(listener.try_clone()?)?, tls.clone());
-    let routes = Routes::new(HealthServer::new(health));
-    let done = CancellationToken::new();
-    let mut serving = Box::pin(
-        Server::builder()
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, done.cancelled()),
-    );
-    let response = tokio::select! {
-        response = join_with_patience(tls, remote_addr, advertise_addr) => response?,
-        ended = &mut serving => {
-            let reason = ended.err().map_or_else(String::new, |err| err.to_string());
-            return Err(std::io::Error::other(format!("it closed while joining {reason}")).into());
-        }
-    };
-    // The leader must not go on to use a connection on which there is nothing but health.
-    done.cancel();
-    if tokio::time::timeout(GRACE, serving).await.is_err() {
-        info!("a connection did not end in time");
-    }
-    Ok((response, TcpListener::from_std(listener)?))
-}
-
-/// Asks again while there is nobody who could answer: after a power cut the managers start together.
-async fn join_with_patience(
-    tls: &Tls,
-    remote_addr: &str,
-    advertise_addr: &str,
-) -> Result<JoinResponse, skep_raft::Error> {
-    let deadline = Instant::now() + JOIN_PATIENCE;
-    loop {
-        let asked = skep_raft::request_join(tls, remote_addr, advertise_addr);
-        match Box::pin(asked).await {
-            Err(err) if err.may_pass() && Instant::now() + JOIN_PAUSE < deadline => {
-                info!(%err, "not taken in yet");
-                tokio::time::sleep(JOIN_PAUSE).await;
-            }
-            done => return done,
         }
     }
 }

@@ -189,26 +189,27 @@ impl Managing {
         let mut pause = RETRY;
         loop {
             let peers = others(&self.state_dir, &own);
-            if let Some(peer) = peers.get(rand::random_range(0..peers.len().max(1))) {
-                match self.enter(&peer.addr).await {
+            if peers.is_empty() {
+                warn!("this node is to be a manager, and knows no other one that could take it in");
+            } else {
+                match self.enter(peers).await {
                     Ok(()) => return info!(node = own, "this node is a manager now"),
                     Err(error) => warn!(
-                        %error, manager = peer.addr, ?pause,
+                        %error, ?pause,
                         "this node is to be a manager, and is not taken in yet"
                     ),
                 }
-            } else {
-                warn!("this node is to be a manager, and knows no other one that could take it in");
             }
             sleep(pause).await;
             pause = (2 * pause).min(MAX_RETRY);
         }
     }
 
-    async fn enter(&mut self, addr: &str) -> Result<(), Error> {
+    async fn enter(&mut self, peers: Vec<String>) -> Result<(), Error> {
         let doors = self.places.open().await?;
-        let entry = Entry::Join(addr.to_owned());
-        self.start(doors, entry, Some(addr)).await.map(drop)
+        let peer = peers.first().cloned();
+        let entry = Entry::Join(peers);
+        self.start(doors, entry, peer.as_deref()).await.map(drop)
     }
 
     /// Ends the manager and deletes what it has stored.

@@ -8,13 +8,14 @@ mod decide;
 mod standing;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use skep_proto::v1::{Peer, SessionMessage};
+use rand::seq::SliceRandom as _;
+use skep_proto::v1::SessionMessage;
 use skep_security::{
     Credentials, Dial, Error as SecurityError, Identity, Kek, NodeKey, Role, ServerName, Tls, join,
     renew,
@@ -24,11 +25,13 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout},
 };
-use tonic::transport::Channel;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use decide::{Cause, Facts, Told, backoff, next};
 pub(crate) use standing::Standing;
+
+/// Managers that are asked before a renewal has failed (SwarmKit's number).
+const TRIES: usize = 5;
 
 /// How long a request may wait to be signed before it is made anew.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -89,6 +92,7 @@ enum Error {
 }
 
 /// Whom to ask.
+#[derive(Debug)]
 enum Ask {
     Own,
     Other(String),
@@ -189,7 +193,7 @@ impl Renewal {
 
     async fn attempt(&self, course: &mut Course, cause: Cause) {
         let version = course.told.map_or(0, |told| told.version);
-        match self.renewed(course.failures, cause).await {
+        match self.renewed(cause).await {
             Ok(identity) => {
                 info!(role = %identity.role, ?cause, "the certificate of this node is renewed");
                 course.done = version;
@@ -208,14 +212,9 @@ impl Renewal {
     }
 
     /// Asks, checks the answer and puts it in use.
-    async fn renewed(&self, failures: u32, cause: Cause) -> Result<Identity, Error> {
-        let (current, removed) = (self.tls.current(), self.standing.removed());
-        let ask = self.ask(failures)?;
-        let channel = self.channel(&ask).await?;
-        let asked = renew(channel, &current);
-        let credentials = timeout(PATIENCE, Box::pin(asked))
-            .await
-            .map_err(|_| Error::Late)??;
+    async fn renewed(&self, cause: Cause) -> Result<Identity, Error> {
+        let current = self.tls.current();
+        let (asked, removed, credentials) = self.ask(&current).await?;
         let identity = credentials.identity().clone();
         if let Some(expected) = cause.expects()
             && identity.role != expected
@@ -224,10 +223,10 @@ impl Renewal {
             return Err(Error::OtherRole { issued, expected });
         }
         let promoted = (current.identity().role, identity.role) == (Role::Worker, Role::Manager);
-        let kek = match ask {
+        let kek = match asked {
             Ask::Other(addr) if promoted => {
-                let asked = join::unlock_key(self.dialer.clone(), &addr, &credentials);
-                Some(Box::pin(asked).await?)
+                let key = join::unlock_key(self.dialer.clone(), &addr, &credentials);
+                Some(Box::pin(key).await?)
             }
             _ => None,
         };
@@ -254,31 +253,51 @@ impl Renewal {
         Ok(())
     }
 
-    /// This node's own manager, which needs no certificate to be asked; after a failure another one.
-    fn ask(&self, failures: u32) -> Result<Ask, Error> {
-        let own = self.standing.manages();
-        if own && failures.is_multiple_of(2) {
-            return Ok(Ask::Own);
+    /// Asks one manager after the other: that one is gone or knows no leader says nothing of the next.
+    /// Says who has answered, too, and whether this node's manager was removed when that one was asked.
+    async fn ask(&self, current: &Credentials) -> Result<(Ask, bool, Credentials), Error> {
+        let mut failed = Error::NoManager;
+        for ask in self.managers(&current.identity().node_id) {
+            let removed = self.standing.removed();
+            match timeout(PATIENCE, Box::pin(self.ask_one(&ask, current))).await {
+                Ok(Ok(credentials)) => return Ok((ask, removed, credentials)),
+                Ok(Err(error)) => {
+                    debug!(%error, ?ask, "no certificate from this manager");
+                    failed = error;
+                }
+                // It is the leader who does not sign: all others would ask the same one.
+                Err(_) => return Err(Error::Late),
+            }
         }
-        let others = others(&self.state_dir, &self.tls.current().identity().node_id);
-        match others.get(rand::random_range(0..others.len().max(1))) {
-            Some(other) => Ok(Ask::Other(other.addr.clone())),
-            None if own => Ok(Ask::Own),
-            None => Err(Error::NoManager),
-        }
+        Err(failed)
     }
 
-    async fn channel(&self, ask: &Ask) -> Result<Channel, Error> {
-        Ok(match ask {
+    async fn ask_one(&self, ask: &Ask, current: &Credentials) -> Result<Credentials, Error> {
+        let channel = match ask {
             Ask::Own => Client::connect(&self.control_socket).await?.channel(),
             Ask::Other(addr) => self.tls.channel(addr, ServerName::Manager)?,
-        })
+        };
+        Ok(renew(channel, current).await?)
+    }
+
+    /// This node's own manager, which needs no certificate to be asked, then others.
+    fn managers(&self, own_id: &str) -> impl Iterator<Item = Ask> {
+        let own = self.standing.manages().then_some(Ask::Own);
+        let others = others(&self.state_dir, own_id);
+        let all = own.into_iter().chain(others.into_iter().map(Ask::Other));
+        all.take(TRIES)
     }
 }
 
-/// The managers that the agent knows, but for this node's.
-pub(crate) fn others(state_dir: &std::path::Path, own_id: &str) -> Vec<Peer> {
-    let mut known = skep_agent::known_managers(state_dir);
-    known.retain(|peer| peer.node_id != own_id);
-    known
+/// Addresses of the managers that the agent knows, but for this node's, in an order of chance: nodes
+/// that ask at the same time spread over them.
+pub(crate) fn others(state_dir: &Path, own_id: &str) -> Vec<String> {
+    let known = skep_agent::known_managers(state_dir).into_iter();
+    let others = known.filter(|peer| peer.node_id != own_id);
+    let mut others: Vec<_> = others.map(|peer| peer.addr).collect();
+    others.shuffle(&mut rand::rng());
+    others
 }
+
+#[cfg(test)]
+mod tests;

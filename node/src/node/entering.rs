@@ -152,7 +152,7 @@ pub(super) async fn enter(
     let key = NodeKey::new(&state_dir.certificates(), &credentials, kek)?;
     key.save(&credentials)?;
     info!(node = credentials.identity().node_id, role = ?credentials.identity().role, "joined");
-    let entry = Entry::Join(how.addr.clone());
+    let entry = Entry::Join(vec![how.addr.clone()]);
     let tls = Tls::with_dialer(credentials, config.dialer.clone());
     Ok(Member {
         tls,
@@ -194,10 +194,10 @@ pub(super) fn resume(
     remove_mark(state_dir, &state_dir.founding_mark())?;
     let entry = match &config.join {
         _ if config.force_new_cluster => alone(state_dir, &credentials)?,
-        Some(how) => Entry::Join(how.addr.clone()),
+        Some(how) => Entry::Join(vec![how.addr.clone()]),
         // It may have been broken off while it was being taken in.
         None => match fs::read_to_string(state_dir.joining_mark()) {
-            Ok(addr) => Entry::Join(addr),
+            Ok(addr) => Entry::Join(vec![addr]),
             Err(err) if err.kind() == io::ErrorKind::NotFound => Entry::Resume,
             Err(source) => return Err(unusable(state_dir, source).into()),
         },

@@ -27,8 +27,7 @@ impl Cluster {
     pub async fn becomes_manager(&mut self, name: &str) {
         let host = self.host(name);
         let (_, node) = host.running.as_mut().unwrap();
-        // A renewal that has failed four times, while leaders change, waits up to 45 s for the next try.
-        let manages = tokio::time::timeout(3 * PATIENCE, node.manages());
+        let manages = tokio::time::timeout(PATIENCE, node.manages());
         tokio::select! {
             end = Box::pin(node.run()) => panic!("{name}: {end:?}"),
             started = manages => started.unwrap(),

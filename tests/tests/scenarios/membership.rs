@@ -96,12 +96,13 @@ async fn r28_a_manager_that_was_demoted_while_it_was_away_does_not_come_back_as_
     cluster.node_is(&away, State::Ready).await;
     assert!(cluster.raft().await.member_of(&id).is_none());
     // Nor does it without what it remembers, and with a manager's certificate.
-    eventually("its worker's certificate", async || {
-        (cluster.node(&away).identity().role == Role::Worker).then_some(())
+    let mark = cluster.state_dir(&away).join("removed");
+    eventually("its worker's certificate, and the mark to go", async || {
+        let role = cluster.node(&away).identity().role;
+        (role == Role::Worker && !mark.exists()).then_some(())
     })
     .await;
     cluster.stop(&away).await;
-    assert!(!cluster.state_dir(&away).join("removed").exists());
     copy(managers.path(), &certificates);
     let leader = cluster.leader().await;
     let refused = cluster.restart_joining(&away, &leader).await.unwrap_err();
