@@ -14,6 +14,8 @@
 )]
 
 mod control;
+mod dispatcher;
+mod engine;
 mod logs;
 mod mutate;
 mod replica;

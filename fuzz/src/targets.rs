@@ -12,7 +12,7 @@ use skep_raft::testing;
 use skep_security::{Credentials, Identity, JoinToken, Role, RootCa, UnlockKey};
 use skep_store::{Entry, Store};
 
-use crate::{Target, control, logs, replica, seeds, socket};
+use crate::{Target, control, dispatcher, engine, logs, replica, seeds, socket};
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
@@ -31,6 +31,8 @@ pub const TARGETS: &[Target] = &[
     target("control_socket", socket::run, socket::seeds),
     target("control_call", control::run, control::seeds),
     target("log_publisher", logs::run, logs::seeds),
+    target("dispatcher_calls", dispatcher::run, dispatcher::seeds),
+    target("engine_answer", engine::run, engine::seeds),
     target("unlock_key", unlock_key, seeds::unlock_keys),
     target("key_file", key_file, seeds::key_files),
     target("sealed_record", sealed_record, seeds::sealed_records),
