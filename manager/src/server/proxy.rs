@@ -3,24 +3,24 @@
 //! A call that only the leader can answer is passed on as the bytes it came in, so neither its
 //! type nor its size matters, and streams work as they are.
 
+mod call;
+
 use std::{
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either};
-use http::{HeaderMap, HeaderValue, Request, Response, Uri};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http::{Request, Response};
 use parking_lot::Mutex;
 use skep_raft::Status as RaftStatus;
-use skep_security::{Caller, ServerName, Tls, forward_headers};
+use skep_security::{ServerName, Tls};
 use tokio::{sync::watch, time::Instant};
 use tonic::{Status, body::Body, transport::Channel};
 use tower::{Layer, Service, ServiceExt as _};
 
-use super::passed_on::PassedOn;
+use self::call::{answer, mark, read, rebuild, unreachable};
 
 /// How long a call waits for a leader. Elections take one to two seconds; past this there most
 /// likely is no quorum, and the caller should know.
@@ -31,13 +31,6 @@ const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024 + 5;
 
 /// The same for callers that have not proved who they are: they only send signing requests.
 const MAX_STRANGERS_REQUEST_BYTES: usize = crate::ca::MAX_REQUEST_BYTES + 5;
-
-/// Metadata to which every manager on the way to the leader adds itself; SwarmKit's name.
-const REDIRECT: &str = "redirect";
-
-/// Managers that a call may go through on its way. While leaders change it can be more than one;
-/// without end it is when a wrong address leads back.
-const MAX_REDIRECTS: usize = 3;
 
 /// A manager asks to be taken into the group, or to be known at another address.
 pub(super) const JOIN: &str = "/docker.swarmkit.v1.RaftMembership/Join";
@@ -229,110 +222,6 @@ fn leader_of(status: &RaftStatus) -> Option<Leader> {
     }
 }
 
-/// Says on whose behalf the call is made (through the socket it is the manager's own) and through
-/// whom. Returns who calls.
-#[allow(clippy::result_large_err)] // A refusal is answered as it is.
-fn mark(door: Door, own_id: &str, request: &mut Request<Body>) -> Result<Option<Caller>, Status> {
-    let caller = request.extensions().get::<Caller>().cloned();
-    *request.extensions_mut() = http::Extensions::default();
-    let headers = request.headers_mut();
-    match (door, &caller) {
-        (Door::Remote, Some(caller)) => {
-            if caller.forwarded_by.is_none() {
-                headers.remove(REDIRECT);
-            }
-            forward_headers(caller, headers);
-        }
-        _ => {
-            headers.remove(REDIRECT);
-            strip(headers);
-        }
-    }
-    let redirects = headers.get_all(REDIRECT).iter().count();
-    if redirects >= MAX_REDIRECTS {
-        let text = format!(
-            "no leader was found within {redirects} redirects; managers may advertise each other's \
-             addresses"
-        );
-        return Err(Status::resource_exhausted(text));
-    }
-    if let Ok(own_id) = HeaderValue::from_str(own_id) {
-        headers.append(REDIRECT, own_id);
-    }
-    Ok(caller)
-}
-
-fn strip(headers: &mut HeaderMap) {
-    let nobody = Caller {
-        identity: None,
-        remote_addr: String::new(),
-        forwarded_by: None,
-    };
-    forward_headers(&nobody, headers);
-    for name in [
-        "forwarded_cert",
-        "forwarded_cert_cn",
-        "forwarded_cert_org",
-        "remote_addr",
-    ] {
-        headers.remove(name);
-    }
-}
-
-async fn read(body: Body, limit: usize) -> Result<Bytes, Status> {
-    let read = Limited::new(body, limit).collect().await;
-    let read =
-        read.map_err(|err| Status::invalid_argument(format!("the request cannot be read: {err}")))?;
-    Ok(read.to_bytes())
-}
-
-fn rebuild(parts: &http::request::Parts, body: Bytes) -> Request<Body> {
-    let mut request = Request::new(Body::new(Full::new(body)));
-    *request.method_mut() = parts.method.clone();
-    *request.uri_mut() = Uri::from_static("/");
-    if let Some(path) = parts.uri.path_and_query() {
-        *request.uri_mut() = Uri::from(path.clone());
-    }
-    *request.headers_mut() = parts.headers.clone();
-    *request.extensions_mut() = parts.extensions.clone();
-    request
-}
-
-fn answer(result: Result<Response<Body>, tonic::transport::Error>) -> Response<Body> {
-    result
-        .map(|answer| answer.map(PassedOn::wrap))
-        .unwrap_or_else(|err| {
-            let text = format!(
-                "connection error: the leader did not answer: {}",
-                causes(&err)
-            );
-            Status::unavailable(text).into_http()
-        })
-}
-
-/// Whether the connection could not be made at all.
-fn unreachable(err: &tonic::transport::Error) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(err);
-    while let Some(err) = source {
-        if err.is::<tonic::ConnectError>() {
-            return true;
-        }
-        source = err.source();
-    }
-    false
-}
-
-fn causes(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(err) = source {
-        text.push_str(": ");
-        text.push_str(&err.to_string());
-        source = err.source();
-    }
-    text
-}
-
 impl<S> Layer<S> for LeaderProxy {
     type Service = Proxied<S>;
     fn layer(&self, inner: S) -> Proxied<S> {
@@ -401,10 +290,16 @@ where
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http::{HeaderValue, Uri};
+    use http_body_util::{BodyExt as _, Full};
     use skep_proto::v1::RaftMember;
-    use skep_security::{Credentials, Identity, Role, RootCa};
+    use skep_security::{Caller, Credentials, Identity, Role, RootCa};
 
-    use super::*;
+    use super::{
+        call::{MAX_REDIRECTS, REDIRECT},
+        *,
+    };
 
     #[test]
     fn what_goes_to_the_leader_depends_on_the_door() {
@@ -461,7 +356,7 @@ mod tests {
         }
     }
 
-    fn heartbeat(forwarded_by: Option<&str>) -> Request<Body> {
+    pub(super) fn heartbeat(forwarded_by: Option<&str>) -> Request<Body> {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = Uri::from_static("/docker.swarmkit.v1.Dispatcher/Heartbeat");
         request.extensions_mut().insert(Caller {
@@ -515,25 +410,5 @@ mod tests {
         let answer = service.oneshot(request).await.unwrap();
         let status = Status::from_header_map(answer.headers()).unwrap();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
-    }
-
-    #[test]
-    fn redirects_are_counted_and_clients_cannot_claim_any() {
-        let redirects = |request: &Request<Body>| {
-            let all = request.headers().get_all(REDIRECT).iter();
-            all.map(|id| id.to_str().unwrap().to_owned())
-                .collect::<Vec<_>>()
-        };
-        for (door, forwarded_by, expected) in [
-            (Door::Remote, None, vec!["m1"]),
-            (Door::Remote, Some("m2"), vec!["m2", "m1"]),
-            (Door::Socket, None, vec!["m1"]),
-        ] {
-            let mut request = heartbeat(forwarded_by);
-            let headers = request.headers_mut();
-            headers.append(REDIRECT, HeaderValue::from_static("m2"));
-            mark(door, "m1", &mut request).unwrap();
-            assert_eq!(redirects(&request), expected, "{door:?}");
-        }
     }
 }
