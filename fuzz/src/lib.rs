@@ -3,8 +3,15 @@
 //!
 //! A [`Target`] is a plain function with a few valid inputs. Two things drive it: `cargo run -p
 //! skep-fuzz`, which mutates those inputs from a seed and needs nothing but stable Rust, and
-//! cargo-fuzz, which is guided by coverage:
-//! `SKEP_FUZZ_TARGET=raft_message cargo fuzz run --features libfuzzer --sanitizer none libfuzzer`.
+//! cargo-fuzz, which is guided by coverage and needs nightly Rust. Run it in the repository, on the same
+//! inputs to begin with:
+//!
+//! ```sh
+//! cargo run -p skep-fuzz -- --corpus fuzz/corpus raft_message
+//! SKEP_FUZZ_TARGET=raft_message cargo +nightly fuzz run --features libfuzzer --sanitizer none \
+//!     libfuzzer fuzz/corpus/raft_message
+//! ```
+//!
 //! What either finds becomes an input of its target, so that it is tried for ever.
 
 #![forbid(unsafe_code)]
