@@ -101,6 +101,8 @@ pub struct Replica {
     farewell: Option<Farewell>,
     /// Ticks since a peer has last needed the snapshot that is offered.
     offered_ticks: usize,
+    /// Index of the last entry at each of the last ticks, the latest first.
+    ends: VecDeque<u64>,
 }
 
 impl Replica {
@@ -177,6 +179,7 @@ impl Replica {
             removed: false,
             farewell: None,
             offered_ticks: 0,
+            ends: VecDeque::new(),
         };
         Ok((replica, store))
     }
@@ -185,6 +188,7 @@ impl Replica {
     pub fn tick(&mut self) {
         self.age_offer();
         self.age_farewell();
+        self.note_end();
         if self.removed || (!self.holds_office() && !self.may_campaign()) {
             return;
         }

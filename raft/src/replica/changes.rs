@@ -9,9 +9,11 @@ use crate::{
     member::Change,
 };
 
-/// Entries that a learner may lack when it is given a vote. From then on the group may need it for a
-/// quorum; so many are replayed in a fraction of a second, and under load it always lacks some.
-const CAUGHT_UP: u64 = 4096;
+/// Ticks by which a learner may lag behind its leader when it is given a vote: it has all that was in
+/// the log so long ago. From then on the group may need it for a quorum, and a write waits about as long
+/// as it lags, whatever that is in entries or bytes; under load it always lacks some. It is the shortest
+/// election timeout by default: a group stands still for so long now and then anyway.
+const CAUGHT_UP_TICKS: usize = 10;
 
 /// Ticks for which a leader that is not a member any more stays to tell the others. Whoever is not told
 /// by then was not there for five times the shortest election timeout.
@@ -105,16 +107,22 @@ impl Replica {
         &self.conf_state.learners
     }
 
-    /// The learners that lack little of this leader's log and are there, so that they may vote.
+    /// Remembers where the log ends at this tick.
+    pub(super) fn note_end(&mut self) {
+        self.ends.truncate(CAUGHT_UP_TICKS - 1);
+        self.ends.push_front(self.last_index());
+    }
+
+    /// The learners that lag little behind this leader and are there, so that they may vote.
     pub fn caught_up_learners(&self) -> impl Iterator<Item = u64> {
-        let wanted = self.last_index().saturating_sub(CAUGHT_UP);
+        let wanted = self.ends.back().map_or(u64::MAX, |end| *end.max(&1));
         let learners = self.conf_state.learners.iter().copied();
         learners.filter(move |learner| {
             self.leads()
                 && self.node.raft.prs().get(*learner).is_some_and(|progress| {
                     progress.state == ProgressState::Replicate
                         && progress.recent_active
-                        && progress.matched >= wanted.max(1)
+                        && progress.matched >= wanted
                 })
         })
     }

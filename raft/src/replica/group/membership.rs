@@ -1,9 +1,10 @@
 //! Members that come, go and move, and messages that a member must not listen to.
 
-use super::{Group, Member, local};
+use super::{Group, Member, STEPS_PER_TICK, local};
 use crate::{
     Error,
     codec::{Incoming, Message, MessageType},
+    log::LogStore as _,
     member::Change,
 };
 
@@ -100,6 +101,45 @@ fn a_learner_that_lacks_the_log_has_no_vote() {
     group.start(leader);
     group.run_until("it votes", |group| {
         !group.learners(9).contains(&9) && group.members[&9].members().contains(&9)
+    });
+    group.settle();
+}
+
+#[test]
+fn a_learner_that_lags_has_no_vote() {
+    let mut group = Group::of(28, 1);
+    group.change(&Change::AddLearner(local(9).to_wire()));
+    group.members.insert(9, Member::default());
+    group.start(9);
+    // Its disk writes until it has some entries, and then nothing for a long time.
+    group.stalled = Some(9);
+    let mut entries = 0;
+    while entries == 0 {
+        group.run_until("it is sent something", |group| {
+            !group.members[&9].unwritten.is_empty()
+        });
+        let member = group.members.get_mut(&9).unwrap();
+        let append = member.unwritten.pop_front().unwrap();
+        member.log.append(&append.batch).unwrap();
+        entries = append.batch.entries.len();
+        if entries > 0 {
+            // Before the leader hears of it.
+            for _ in 0..30 {
+                group.write();
+                (0..STEPS_PER_TICK).for_each(|_| group.step());
+            }
+        }
+        group.replica(9).persisted(append.number);
+        group.drain(9);
+    }
+    group.run_until("the leader knows", |group| {
+        group.members[&1].replica.as_ref().unwrap().matched(9) > 0
+    });
+    // It would be needed for all that comes before it in the log of the leader.
+    assert_eq!(group.replica(1).caught_up_learners().next(), None);
+    group.stalled = None;
+    group.run_until("it votes", |group| {
+        group.members[&9].members().contains(&9) && group.learners(9).is_empty()
     });
     group.settle();
 }
