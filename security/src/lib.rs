@@ -27,6 +27,7 @@ mod renew;
 mod role;
 mod root_ca;
 mod seal;
+mod sealing;
 mod secret;
 #[cfg(test)]
 mod testing;
@@ -46,6 +47,7 @@ pub use renew::renew;
 pub use role::Role;
 pub use root_ca::{DEFAULT_NODE_CERT_EXPIRY, IssuerInfo, RootCa, canonical_pem};
 pub use seal::SealError;
+pub use sealing::Sealing;
 pub use secret::{DataKey, UnlockKey};
 pub use tls::{ServerName, Tls};
 pub use token::JoinToken;

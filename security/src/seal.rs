@@ -16,8 +16,8 @@ use crate::{
     secret::{Secret, UnlockKey},
 };
 
-const TAG_BYTES: usize = 16;
-const NONCE_BYTES: usize = 24;
+pub(crate) const TAG_BYTES: usize = 16;
+pub(crate) const NONCE_BYTES: usize = 24;
 
 /// Numbers of the fields of `MaybeEncryptedRecord`.
 const ALGORITHM: u32 = 1;
@@ -92,24 +92,34 @@ fn decode(record: Bytes) -> Result<MaybeEncryptedRecord, SealError> {
 fn seal(key: &Secret, data: &[u8]) -> Bytes {
     let mut nonce = Nonce::default();
     rand::rng().fill_bytes(&mut nonce);
-    let boxed = TAG_BYTES + data.len();
-    let mut record = Vec::with_capacity(boxed + OVERHEAD);
-    encode_key(ALGORITHM, WireType::Varint, &mut record);
-    encode_varint(Algorithm::SecretboxSalsa20Poly1305 as u64, &mut record);
-    encode_key(DATA, WireType::LengthDelimited, &mut record);
-    encode_varint(boxed as u64, &mut record);
-    let tag = record.len();
-    record.extend_from_slice(&[0; TAG_BYTES]);
+    let mut record = Vec::with_capacity(data.len() + OVERHEAD);
+    write_head(data.len() as u64, &[0; TAG_BYTES], &mut record);
+    let head = record.len();
     record.extend_from_slice(data);
-    let (head, stream) = record.split_at_mut(tag + TAG_BYTES);
+    let (head, stream) = record.split_at_mut(head);
     let sum = cipher(key)
         .encrypt_in_place_detached(&nonce, &[], stream)
         .expect("it only fails for associated data, and there is none");
+    let tag = head.len() - TAG_BYTES;
     head[tag..].copy_from_slice(&sum);
-    encode_key(NONCE, WireType::LengthDelimited, &mut record);
-    encode_varint(NONCE_BYTES as u64, &mut record);
-    record.extend_from_slice(&nonce);
+    write_end(nonce.as_ref(), &mut record);
     record.into()
+}
+
+/// What comes before the encrypted form of `len` bytes in a record.
+pub(crate) fn write_head(len: u64, tag: &[u8; TAG_BYTES], record: &mut Vec<u8>) {
+    encode_key(ALGORITHM, WireType::Varint, record);
+    encode_varint(Algorithm::SecretboxSalsa20Poly1305 as u64, record);
+    encode_key(DATA, WireType::LengthDelimited, record);
+    encode_varint(TAG_BYTES as u64 + len, record);
+    record.extend_from_slice(tag);
+}
+
+/// What comes behind it.
+pub(crate) fn write_end(nonce: &[u8], record: &mut Vec<u8>) {
+    encode_key(NONCE, WireType::LengthDelimited, record);
+    encode_varint(NONCE_BYTES as u64, record);
+    record.extend_from_slice(nonce);
 }
 
 fn open(key: &Secret, record: Bytes) -> Result<Bytes, SealError> {
