@@ -9,7 +9,10 @@
 
 mod change;
 
+use std::io::{self, Write};
+
 use bytes::Bytes;
+use prost::encoding::{WireType, encode_key, encode_varint};
 use protobuf::{CodedInputStream, Message as _};
 use raft::eraftpb as library;
 use skep_proto::{unknown_field, v1};
@@ -17,10 +20,10 @@ use skep_store::Image;
 
 pub(crate) use change::{decode_change, encode_change, for_library};
 pub(crate) use raft::eraftpb::{
-    ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot,
+    ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot, SnapshotMetadata,
 };
 
-use crate::Error;
+use crate::{Error, OwnSnapshot};
 
 /// Serialises a message of the consensus library.
 pub(crate) fn encode<M: protobuf::Message>(message: &M) -> Result<Vec<u8>, Error> {
@@ -83,6 +86,9 @@ pub(crate) struct Content {
     pub(crate) store: Image,
 }
 
+/// Field number in [`WireSnapshot`].
+const STORE: u32 = 3;
+
 /// SwarmKit's `Snapshot`, with the store as the bytes that the store itself reads and writes.
 #[derive(Clone, PartialEq, prost::Message)]
 struct WireSnapshot {
@@ -90,19 +96,23 @@ struct WireSnapshot {
     version: i32,
     #[prost(message, optional, tag = "2")]
     membership: Option<v1::ClusterSnapshot>,
-    /// A `StoreSnapshot`.
+    /// A `StoreSnapshot`. Its number is [`STORE`], and it is the last.
     #[prost(bytes = "bytes", optional, tag = "3")]
     store: Option<Bytes>,
 }
 
-/// The data of a snapshot of the members and the store, which is a serialised `StoreSnapshot`.
-pub(crate) fn encode_snapshot(membership: v1::ClusterSnapshot, store: Vec<u8>) -> Bytes {
+/// What the data of a snapshot begins with: the members, and that a serialised `StoreSnapshot` of
+/// `store_bytes` bytes follows.
+pub(crate) fn encode_front(membership: v1::ClusterSnapshot, store_bytes: usize) -> Bytes {
     let content = WireSnapshot {
         version: v1::snapshot::Version::V0.into(),
         membership: Some(membership),
-        store: Some(store.into()),
+        store: None,
     };
-    prost::Message::encode_to_vec(&content).into()
+    let mut front = prost::Message::encode_to_vec(&content);
+    encode_key(STORE, WireType::LengthDelimited, &mut front);
+    encode_varint(store_bytes as u64, &mut front);
+    front.into()
 }
 
 /// The members and the store in a snapshot.
@@ -128,30 +138,54 @@ pub(crate) fn decode_snapshot(snapshot: &Snapshot) -> Result<Content, Error> {
     })
 }
 
-/// A snapshot larger than this travels in pieces of this size, in bytes. gRPC would take 4 MiB;
+/// A snapshot travels in pieces of this size, in bytes. gRPC would take 4 MiB;
 /// smaller ones tell sooner, also on a slow link, that the snapshot moves.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// The message as it travels: serialised, and if it is a large snapshot cut into pieces, each of
-/// which is the same message with another slice of the snapshot's data.
-pub(crate) fn pieces(message: Message) -> impl Iterator<Item = Bytes> + Send {
-    let data = message.get_snapshot().data.clone();
-    let count = data.len().div_ceil(PIECE_BYTES).max(1);
-    let mut message = Some(message);
-    (0..count).filter_map(move |piece| {
-        let slice = data.slice(piece * PIECE_BYTES..data.len().min((piece + 1) * PIECE_BYTES));
-        let last = piece + 1 == count;
-        let mut part = if last {
-            message.take()?
-        } else {
-            message.clone()?
-        };
-        if part.has_snapshot() {
-            part.mut_snapshot().data = slice;
+/// Gives `take` the pieces in which a message with a snapshot travels: each is the same message with
+/// another slice of the snapshot's data.
+pub(crate) fn cut(
+    message: Message,
+    snapshot: &OwnSnapshot,
+    take: impl FnMut(Bytes) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut pieces = Pieces {
+        message,
+        data: Vec::with_capacity(PIECE_BYTES),
+        take,
+    };
+    snapshot.write_to(&mut pieces)?;
+    pieces.pass_on()
+}
+
+/// Cuts what is written to it.
+struct Pieces<F> {
+    message: Message,
+    data: Vec<u8>,
+    take: F,
+}
+
+impl<F: FnMut(Bytes) -> io::Result<()>> Pieces<F> {
+    fn pass_on(&mut self) -> io::Result<()> {
+        self.message.mut_snapshot().data = self.data.split_off(0).into();
+        let piece = encode(&self.message).map_err(io::Error::other)?;
+        (self.take)(piece.into())
+    }
+}
+
+impl<F: FnMut(Bytes) -> io::Result<()>> Write for Pieces<F> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.data.len() == PIECE_BYTES {
+            self.pass_on()?;
         }
-        // A piece that is missing makes the receiver refuse the snapshot.
-        encode(&part).ok().map(Bytes::from)
-    })
+        let taken = data.len().min(PIECE_BYTES - self.data.len());
+        self.data.extend_from_slice(&data[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Appends `next` to `message` if both are appends of one term of which the second continues the
@@ -237,8 +271,9 @@ mod tests {
                     ..Default::default()
                 }),
             };
-            let bytes = prost::Message::encode_to_vec(message.store());
-            let data = encode_snapshot(message.membership().clone(), bytes);
+            let store = prost::Message::encode_to_vec(message.store());
+            let front = encode_front(message.membership().clone(), store.len());
+            let data = Bytes::from([&front[..], &store].concat());
             assert_eq!(data, prost::Message::encode_to_vec(&message));
             let snapshot = Snapshot {
                 data,
@@ -255,14 +290,21 @@ mod tests {
     #[test]
     fn a_large_snapshot_is_cut_into_pieces() {
         let mut message = append(7, 0, 5);
-        assert_eq!(pieces(message.clone()).count(), 1);
         message.msg_type = MessageType::MsgSnapshot;
         let data: Vec<u8> = (0..2 * PIECE_BYTES + 5).map(|i| (i % 251) as u8).collect();
-        message.mut_snapshot().data = data.clone().into();
-        message.mut_snapshot().mut_metadata().index = 9;
-        let parts: Vec<Message> = pieces(message)
-            .map(|piece| decode(&piece).unwrap())
-            .collect();
+        let mut snapshot = Snapshot {
+            data: data.clone().into(),
+            ..Snapshot::default()
+        };
+        snapshot.mut_metadata().index = 9;
+        let own = OwnSnapshot::from(snapshot);
+        message.set_snapshot(own.without_data());
+        let mut parts: Vec<Message> = Vec::new();
+        cut(message.clone(), &own, |piece| {
+            parts.push(decode(&piece).unwrap());
+            Ok(())
+        })
+        .unwrap();
         assert_eq!(parts.len(), 3);
         assert!(
             parts
@@ -274,6 +316,13 @@ mod tests {
             .flat_map(|part| part.get_snapshot().data.to_vec())
             .collect();
         assert!(whole == data);
+        // Who does not take them is not asked again.
+        let mut asked = 0;
+        let refused = cut(message, &own, |_| {
+            asked += 1;
+            Err(io::ErrorKind::BrokenPipe.into())
+        });
+        assert_eq!((refused.is_err(), asked), (true, 1));
     }
 
     #[test]

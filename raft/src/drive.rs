@@ -33,18 +33,35 @@ pub struct Outgoing {
     pub bytes: Bytes,
 }
 
-/// Takes the messages out of an output.
-pub fn take_messages(output: &mut Output) -> Result<Vec<Outgoing>, Error> {
-    let messages = std::mem::take(&mut output.messages);
-    let outgoing = messages.into_iter().map(|message| {
-        Ok(Outgoing {
+/// Takes the messages out of an output of this replica.
+pub fn take_messages(replica: &mut Replica, output: &mut Output) -> Result<Vec<Outgoing>, Error> {
+    let mut outgoing = Vec::with_capacity(output.messages.len());
+    for mut message in std::mem::take(&mut output.messages) {
+        if !fill(replica, &mut message)? {
+            continue;
+        }
+        outgoing.push(Outgoing {
             to: message.to,
             is_snapshot: message.msg_type == MessageType::MsgSnapshot,
             kind: kind(message.msg_type),
             bytes: codec::encode(&message)?.into(),
-        })
-    });
-    outgoing.collect()
+        });
+    }
+    Ok(outgoing)
+}
+
+/// Puts its data into a message with a snapshot. `false` if it is lost: that is not offered any more.
+pub(crate) fn fill(replica: &mut Replica, message: &mut codec::Message) -> Result<bool, Error> {
+    if message.msg_type != MessageType::MsgSnapshot {
+        return Ok(true);
+    }
+    let index = message.get_snapshot().get_metadata().index;
+    let Some(offered) = replica.offered(index) else {
+        replica.report_snapshot(message.to, false);
+        return Ok(false);
+    };
+    message.set_snapshot(offered.stored().map_err(Error::log("read snapshot"))?);
+    Ok(true)
 }
 
 /// The message in these bytes, and its sender.

@@ -93,6 +93,7 @@ fn batch(loaded: &Loaded, local: &LocalMember, last: u64, others: Membership) ->
     }
     Batch {
         snapshot: None,
+        key: None,
         hard_state: Some(HardState {
             term,
             commit: last + entries.len() as u64,
@@ -146,9 +147,9 @@ mod tests {
             ..HardState::default()
         };
         log.append(&Batch {
-            snapshot: None,
             entries,
             hard_state: Some(hard_state),
+            ..Batch::default()
         })
         .unwrap();
         log

@@ -6,6 +6,7 @@
 pub(crate) mod format;
 mod head;
 mod memory;
+mod own_snapshot;
 pub(crate) mod records;
 mod sealed;
 mod sled;
@@ -15,8 +16,10 @@ mod writes;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use skep_security::DataKey;
 
 pub use memory::MemoryLog;
+pub use own_snapshot::OwnSnapshot;
 pub use sealed::{Keyring, Rotation, SealedLog};
 pub use sled::SledLog;
 
@@ -43,6 +46,8 @@ pub struct Loaded {
 pub struct Batch {
     /// A snapshot from the leader. It replaces the whole log.
     pub(crate) snapshot: Option<Snapshot>,
+    /// Seals the data of the snapshot on its way to the disk: a sealed copy would be as large again.
+    pub(crate) key: Option<DataKey>,
     /// Consecutive entries. All stored entries from the first one's index on are replaced by them.
     pub(crate) entries: Vec<Entry>,
     /// New term, vote and commit index.
@@ -88,17 +93,6 @@ pub trait SnapshotWriter: Send + Sync {
     fn write(&self, snapshot: &OwnSnapshot) -> Result<WrittenSnapshot, Error>;
 }
 
-/// A snapshot that this member has taken of itself.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OwnSnapshot(pub(crate) Snapshot);
-
-impl OwnSnapshot {
-    /// Index of the last entry in it.
-    pub fn index(&self) -> u64 {
-        self.0.get_metadata().index
-    }
-}
-
 /// A snapshot that lies beside the log but does not count yet. Only a [`SnapshotWriter`] makes these.
 #[derive(Debug)]
 pub struct WrittenSnapshot {
@@ -142,6 +136,12 @@ impl Batch {
         self.entries.extend(next.entries);
         self.hard_state = next.hard_state.or(self.hard_state.take());
         Ok(())
+    }
+
+    /// The snapshot, to be stored.
+    fn stored_snapshot(&self) -> Option<OwnSnapshot> {
+        let snapshot = OwnSnapshot::from(self.snapshot.clone()?);
+        Some(snapshot.sealed(self.key.clone()))
     }
 
     /// Approximate size in bytes.

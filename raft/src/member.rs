@@ -164,6 +164,7 @@ impl LocalMember {
         };
         crate::log::Batch {
             snapshot: None,
+            key: None,
             entries: vec![entry],
             hard_state: Some(codec::HardState {
                 term: 1,

@@ -29,6 +29,7 @@ use self::lanes::Lanes;
 use crate::{
     Error,
     codec::{Message, MessageType},
+    log::OwnSnapshot,
 };
 
 /// Messages that may wait for a peer; SwarmKit's number. What comes on top is dropped, which the
@@ -41,6 +42,15 @@ const MIN_PAUSE: Duration = Duration::from_millis(20);
 /// Longest pause: half of the shortest election timeout, so that a peer that is back hears of its
 /// leader in time.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
+
+/// A message for a peer.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) message: Message,
+    /// What goes with it if it carries a snapshot; its own is without data.
+    pub(crate) snapshot: Option<OwnSnapshot>,
+}
+
 /// What a peer's task tells the owner of the replica.
 #[derive(Debug)]
 pub(crate) enum PeerEvent {
@@ -92,7 +102,7 @@ impl Health {
 pub(crate) async fn run(
     id: u64,
     channel: Channel,
-    queue: mpsc::Receiver<Message>,
+    queue: mpsc::Receiver<Parcel>,
     health: Arc<Health>,
     events: mpsc::Sender<PeerEvent>,
 ) {
@@ -104,6 +114,7 @@ pub(crate) async fn run(
         events,
         lanes: Lanes::default(),
         snapshots: 0,
+        offered: None,
         pause: MIN_PAUSE,
     };
     while courier.wait_for_work().await {
@@ -132,12 +143,14 @@ enum End {
 struct Courier {
     id: u64,
     channel: Channel,
-    queue: mpsc::Receiver<Message>,
+    queue: mpsc::Receiver<Parcel>,
     health: Arc<Health>,
     events: mpsc::Sender<PeerEvent>,
     lanes: Lanes,
     /// Snapshots that wait or are under way.
     snapshots: usize,
+    /// What goes with the one that waits: the replica sends no other before it knows what became of it.
+    offered: Option<OwnSnapshot>,
     /// How long to wait after the next failure.
     pause: Duration,
 }
@@ -146,16 +159,18 @@ impl Courier {
     /// Waits until there is something to deliver. `false` if there will be nothing any more.
     async fn wait_for_work(&mut self) -> bool {
         match self.queue.recv().await {
-            Some(message) => {
-                self.take(message);
+            Some(parcel) => {
+                self.take(parcel);
                 true
             }
             None => false,
         }
     }
 
-    fn take(&mut self, message: Message) {
+    fn take(&mut self, parcel: Parcel) {
+        let Parcel { message, snapshot } = parcel;
         self.snapshots += usize::from(is_snapshot(&message));
+        self.offered = snapshot.or(self.offered.take());
         self.lanes.push(message, Instant::now());
     }
 
@@ -195,11 +210,12 @@ impl Courier {
             self.tell(PeerEvent::Removed).await;
         }
         self.lanes = Lanes::default();
+        self.offered = None;
         self.tell(PeerEvent::Unreachable(id)).await;
         sleep(self.pause).await;
         self.pause = (self.pause * 2).min(MAX_PAUSE);
-        while let Ok(message) = self.queue.try_recv() {
-            self.snapshots += usize::from(is_snapshot(&message));
+        while let Ok(parcel) = self.queue.try_recv() {
+            self.snapshots += usize::from(is_snapshot(&parcel.message));
         }
         if std::mem::take(&mut self.snapshots) > 0 {
             let delivered = false;

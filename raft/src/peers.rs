@@ -19,7 +19,8 @@ use tonic::transport::Channel;
 
 use crate::{
     codec::{self, Message},
-    peer::{self, Health, MAX_QUEUE, PeerEvent},
+    log::OwnSnapshot,
+    peer::{self, Health, MAX_QUEUE, Parcel, PeerEvent},
 };
 
 /// Time for one peer to tell the address of another.
@@ -38,7 +39,7 @@ pub(crate) struct Peers {
 struct Peer {
     addr: String,
     channel: Channel,
-    queue: mpsc::Sender<Message>,
+    queue: mpsc::Sender<Parcel>,
     health: Arc<Health>,
     task: AbortHandle,
 }
@@ -107,12 +108,12 @@ impl Peers {
         self.table.insert(id, peer);
     }
 
-    /// Queues a message to its receiver. `false` if it is lost.
-    pub(crate) fn send(&mut self, mut message: Message) -> bool {
+    /// Queues a message to its receiver, with what one with a snapshot stands for. `false` if it is lost.
+    pub(crate) fn send(&mut self, mut message: Message, snapshot: Option<OwnSnapshot>) -> bool {
         let id = message.to;
         codec::drop_foreign_fields(&mut message);
         match self.table.get(&id) {
-            Some(peer) => peer.queue.try_send(message).is_ok(),
+            Some(peer) => peer.queue.try_send(Parcel { message, snapshot }).is_ok(),
             None => {
                 self.resolve(id);
                 false

@@ -1,6 +1,12 @@
 //! All tables as they rest in a snapshot: SwarmKit's `StoreSnapshot`.
 
-use std::{num::NonZero, panic::resume_unwind, sync::Arc, thread};
+use std::{
+    io::{self, Write},
+    num::NonZero,
+    panic::resume_unwind,
+    sync::Arc,
+    thread,
+};
 
 use prost::{
     DecodeError,
@@ -19,6 +25,19 @@ const OBJECTS_PER_THREAD: usize = 1000;
 /// Tables that were read from a snapshot, for [`crate::Store::restore`].
 #[derive(Debug)]
 pub struct Image(pub(crate) Arc<Tables>);
+
+/// Bytes that [`Snapshot::write_to`] writes at once, at least.
+const PIECE_BYTES: usize = 64 * 1024;
+
+impl Snapshot {
+    /// The tables as a serialised `StoreSnapshot`.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut data = Vec::with_capacity(self.encoded_len());
+        self.write_to(&mut data)
+            .expect("memory takes what is written to it");
+        data
+    }
+}
 
 macro_rules! image {
     ($($table:ident = $tag:literal),*) => {
@@ -73,13 +92,27 @@ macro_rules! image {
                 }
             }
 
-            /// The tables as a serialised `StoreSnapshot`, made without copying the objects first.
-            pub fn to_bytes(&self) -> Vec<u8> {
-                let mut data = Vec::new();
+            /// Bytes of the tables as a serialised `StoreSnapshot`.
+            pub fn encoded_len(&self) -> usize {
+                let mut len = 0;
                 $(for object in self.tables().$table.objects().values() {
-                    encoding::message::encode($tag, &**object, &mut data);
+                    len += encoding::message::encoded_len($tag, &**object);
                 })*
-                data
+                len
+            }
+
+            /// Writes the tables as a serialised `StoreSnapshot`, in pieces: little more than the largest
+            /// object lies in memory a second time. Each time gives as many bytes.
+            pub fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
+                let mut piece = Vec::with_capacity(PIECE_BYTES);
+                $(for object in self.tables().$table.objects().values() {
+                    encoding::message::encode($tag, &**object, &mut piece);
+                    if piece.len() >= PIECE_BYTES {
+                        out.write_all(&piece)?;
+                        piece.clear();
+                    }
+                })*
+                out.write_all(&piece)
             }
         }
 

@@ -4,7 +4,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use tempfile::TempDir;
 
-use super::{Batch, LogStore, MemoryLog, OwnSnapshot, SealedLog, SledLog, sealed::tests::TestKeys};
+use super::{Batch, LogStore, MemoryLog, SealedLog, SledLog, sealed::tests::TestKeys};
 use crate::{
     Error, LocalMember,
     codec::{Entry, HardState, Snapshot},
@@ -85,7 +85,7 @@ fn snapshot(index: u64, size: usize) -> Snapshot {
 
 fn save(log: &mut impl LogStore, snapshot: Snapshot) {
     let writer = log.snapshot_writer();
-    let written = writer.write(&OwnSnapshot(snapshot)).unwrap();
+    let written = writer.write(&snapshot.into()).unwrap();
     log.save_snapshot(&written).unwrap();
 }
 
@@ -216,15 +216,15 @@ fn a_written_snapshot_counts_when_the_log_says_so<D: Disk>() {
     log.append(&entries(1..=20, 2)).unwrap();
     let (first, second, late) = (snapshot(8, 10), snapshot(15, 1000), snapshot(18, 10));
     let writer = log.snapshot_writer();
-    let written = writer.write(&OwnSnapshot(first.clone())).unwrap();
+    let written = writer.write(&first.clone().into()).unwrap();
     assert_eq!((written.index(), log.load().unwrap().snapshot), (8, None));
-    let again = writer.write(&OwnSnapshot(first.clone())).unwrap();
+    let again = writer.write(&first.clone().into()).unwrap();
     log.save_snapshot(&written).unwrap();
     log.save_snapshot(&again).unwrap();
-    let written = writer.write(&OwnSnapshot(second.clone())).unwrap();
+    let written = writer.write(&second.clone().into()).unwrap();
     assert_eq!(log.load().unwrap().snapshot, Some(first));
     log.save_snapshot(&written).unwrap();
-    writer.write(&OwnSnapshot(late)).unwrap();
+    writer.write(&late.into()).unwrap();
     drop(writer);
     let mut log = disk.open_again(log);
     assert_eq!(log.load().unwrap().snapshot, Some(second));
@@ -427,7 +427,7 @@ fn only_the_newest_snapshot_stays_on_disk() {
     // Crashes: while a snapshot is written, and before the log points to it.
     fs::write(dir.path().join("snapshot-15.0.tmp"), "half").unwrap();
     let writer = log.snapshot_writer();
-    writer.write(&OwnSnapshot(snapshot(12, 10))).unwrap();
+    writer.write(&snapshot(12, 10).into()).unwrap();
     drop(log);
     let locked = SledLog::open(dir.path());
     assert!(matches!(locked, Err(Error::Locked(_))));

@@ -23,7 +23,8 @@ struct Written(Arc<Mutex<Vec<Snapshot>>>);
 
 impl SnapshotWriter for Written {
     fn write(&self, snapshot: &OwnSnapshot) -> Result<WrittenSnapshot, Error> {
-        self.0.lock().push(snapshot.0.clone());
+        let stored = snapshot.stored().map_err(Error::log("write snapshot"))?;
+        self.0.lock().push(stored);
         Ok(WrittenSnapshot {
             index: snapshot.index(),
         })
@@ -56,9 +57,10 @@ impl LogStore for MemoryLog {
     fn append(&mut self, batch: &Batch) -> Result<(), Error> {
         let mut log = self.log.lock();
         batch.check(log.last_index())?;
-        if let Some(snapshot) = &batch.snapshot {
+        if let Some(snapshot) = batch.stored_snapshot() {
+            let stored = snapshot.stored().map_err(Error::log("write snapshot"))?;
             log.entries.clear();
-            log.snapshot = Some(snapshot.clone());
+            log.snapshot = Some(stored);
         }
         if let Some(first) = batch.entries.first() {
             let kept = log

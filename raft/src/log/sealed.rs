@@ -20,10 +20,7 @@ use skep_security::{DataKey, SealError};
 use self::rotation::Sealer;
 pub use self::{keyring::Keyring, rotation::Rotation};
 use super::{Batch, Loaded, LogStore, OwnSnapshot, SnapshotWriter, WrittenSnapshot};
-use crate::{
-    Error, LocalMember,
-    codec::{Entry, Snapshot},
-};
+use crate::{Error, LocalMember, codec::Entry};
 
 /// A log that seals what it gives to `L`.
 pub struct SealedLog<L> {
@@ -59,6 +56,7 @@ impl<L: LogStore> SealedLog<L> {
                 hard_state: Some(opened.hard_state),
                 snapshot: opened.snapshot,
                 entries: opened.entries,
+                ..Batch::default()
             };
             self.append(&batch)?;
         }
@@ -162,16 +160,6 @@ fn sealed_entry(entry: &Entry, key: &DataKey) -> Entry {
     }
 }
 
-/// A sealed copy. The snapshot itself is never touched: it may be on its way to peers.
-fn sealed_snapshot(snapshot: &Snapshot, key: &DataKey) -> Snapshot {
-    let mut sealed = Snapshot {
-        data: key.seal(&snapshot.data),
-        ..Snapshot::default()
-    };
-    sealed.set_metadata(snapshot.get_metadata().clone());
-    sealed
-}
-
 impl<L: LogStore> LogStore for SealedLog<L> {
     fn load(&mut self) -> Result<Loaded, Error> {
         let loaded = self.log.load()?;
@@ -190,7 +178,8 @@ impl<L: LogStore> LogStore for SealedLog<L> {
     fn append(&mut self, batch: &Batch) -> Result<(), Error> {
         let key = self.sealer.key_for(batch);
         self.log.append(&Batch {
-            snapshot: batch.snapshot.as_ref().map(|s| sealed_snapshot(s, &key)),
+            snapshot: batch.snapshot.clone(),
+            key: Some(key.clone()),
             entries: batch
                 .entries
                 .iter()
@@ -240,7 +229,7 @@ struct SealedWriter {
 impl SnapshotWriter for SealedWriter {
     fn write(&self, snapshot: &OwnSnapshot) -> Result<WrittenSnapshot, Error> {
         let key = self.sealer.key();
-        let sealed = OwnSnapshot(sealed_snapshot(&snapshot.0, &key));
+        let sealed = snapshot.clone().sealed(Some(key.clone()));
         let written = self.writer.write(&sealed)?;
         self.sealer.wrote(snapshot.index(), &key);
         Ok(written)

@@ -224,9 +224,9 @@ impl LogStore for SledLog {
     fn append(&mut self, batch: &Batch) -> Result<(), Error> {
         batch.check(self.last)?;
         let mut writes = Writes::default();
-        if let Some(snapshot) = &batch.snapshot {
-            self.snapshots.write(snapshot)?;
-            let index = snapshot.get_metadata().index;
+        if let Some(snapshot) = batch.stored_snapshot() {
+            self.snapshots.write(&snapshot)?;
+            let index = snapshot.index();
             writes.insert(SNAPSHOT, index.to_be_bytes().to_vec());
             self.records.clear(&mut writes);
             self.last = index;

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, BufWriter, Read, Seek as _, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
@@ -30,6 +30,8 @@ const HEAD_BYTES: usize = 24;
 /// Bytes between two syncs while a file is written. An fdatasync of the log has to wait for what the
 /// kernel has not yet written of this file, so that must not become much.
 const SYNC_BYTES: usize = 1024 * 1024;
+/// Bytes that are written at once.
+const WRITE_BYTES: usize = 64 * 1024;
 const PREFIX: &str = "snapshot-";
 const TEMPORARY: &str = ".tmp";
 
@@ -57,12 +59,12 @@ impl SnapshotDir {
     }
 
     /// Writes a snapshot, durably. It replaces one of the same index, which holds the same.
-    pub(super) fn write(&self, snapshot: &Snapshot) -> Result<(), Error> {
-        let metadata = codec::encode(snapshot.get_metadata())?;
-        let path = self.path(snapshot.get_metadata().index);
+    pub(super) fn write(&self, snapshot: &OwnSnapshot) -> Result<(), Error> {
+        let metadata = codec::encode(snapshot.metadata())?;
+        let path = self.path(snapshot.index());
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let temporary = path.with_extension(format!("{number}{TEMPORARY}"));
-        write_file(&temporary, &metadata, &snapshot.data)
+        write_file(&temporary, &metadata, snapshot)
             .and_then(|()| fs::rename(&temporary, &path))
             .and_then(|()| File::open(&self.dir)?.sync_all())
             .map_err(Error::log("write snapshot"))
@@ -113,7 +115,7 @@ impl SnapshotDir {
 
 impl SnapshotWriter for SnapshotDir {
     fn write(&self, snapshot: &OwnSnapshot) -> Result<WrittenSnapshot, Error> {
-        self.write(&snapshot.0)?;
+        self.write(snapshot)?;
         Ok(WrittenSnapshot {
             index: snapshot.index(),
         })
@@ -124,26 +126,74 @@ fn index_of(name: &str) -> Option<u64> {
     name.strip_prefix(PREFIX)?.parse().ok()
 }
 
-fn write_file(path: &Path, metadata: &[u8], data: &[u8]) -> io::Result<()> {
+fn write_file(path: &Path, metadata: &[u8], snapshot: &OwnSnapshot) -> io::Result<()> {
+    let (data_head, data_bytes) = snapshot.stored_bytes();
     let mut head = [0; HEAD_BYTES];
     head[..8].copy_from_slice(&MAGIC);
     let size = u32::try_from(metadata.len()).map_err(io::Error::other)?;
     head[8..12].copy_from_slice(&size.to_le_bytes());
-    head[12..20].copy_from_slice(&(data.len() as u64).to_le_bytes());
-    let checksum = checksum(&head, metadata, data);
-    head[20..].copy_from_slice(&checksum.to_le_bytes());
-    let mut file = File::options()
+    head[12..20].copy_from_slice(&data_bytes.to_le_bytes());
+    let file = File::options()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)?;
+    // What comes first is known last.
+    let mut body = Body::new(file, HEAD_BYTES + metadata.len() + data_head)?;
+    let data_head = snapshot.store_to(&mut body)?;
+    let (mut file, rest) = body.finish()?;
+    let mut hasher = begun_checksum(&head, metadata);
+    hasher.update(&data_head);
+    hasher.combine(&rest);
+    head[20..].copy_from_slice(&hasher.finalize().to_le_bytes());
+    file.rewind()?;
     file.write_all(&head)?;
     file.write_all(metadata)?;
-    for piece in data.chunks(SYNC_BYTES) {
-        file.write_all(piece)?;
-        file.sync_data()?;
-    }
+    file.write_all(&data_head)?;
     file.sync_all()
+}
+
+/// The data in a file, while it is written, but for its head.
+struct Body {
+    file: BufWriter<File>,
+    hasher: Hasher,
+    /// Bytes since the last sync.
+    unsynced: usize,
+}
+
+impl Body {
+    fn new(mut file: File, start: usize) -> io::Result<Self> {
+        file.seek(SeekFrom::Start(start as u64))?;
+        Ok(Self {
+            file: BufWriter::with_capacity(WRITE_BYTES, file),
+            hasher: Hasher::new(),
+            unsynced: 0,
+        })
+    }
+
+    /// The file, and the checksum of what was written.
+    fn finish(self) -> io::Result<(File, Hasher)> {
+        let file = self.file.into_inner().map_err(|error| error.into_error())?;
+        Ok((file, self.hasher))
+    }
+}
+
+impl Write for Body {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let taken = self.file.write(&data[..data.len().min(WRITE_BYTES)])?;
+        self.hasher.update(&data[..taken]);
+        self.unsynced += taken;
+        if self.unsynced >= SYNC_BYTES {
+            self.unsynced = 0;
+            self.file.flush()?;
+            self.file.get_ref().sync_data()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 fn read_file(path: &Path, index: u64) -> io::Result<Snapshot> {
@@ -180,7 +230,9 @@ pub(crate) fn read_from(mut file: impl Read, size: u64) -> io::Result<Snapshot> 
     let mut data = vec![0; data_bytes as usize];
     file.read_exact(&mut metadata)?;
     file.read_exact(&mut data)?;
-    if checksum(&head, &metadata, &data).to_le_bytes() != head[20..] {
+    let mut hasher = begun_checksum(&head, &metadata);
+    hasher.update(&data);
+    if hasher.finalize().to_le_bytes() != head[20..] {
         return Err(damaged("its checksum is wrong"));
     }
     let mut snapshot = Snapshot {
@@ -191,10 +243,10 @@ pub(crate) fn read_from(mut file: impl Read, size: u64) -> io::Result<Snapshot> 
     Ok(snapshot)
 }
 
-fn checksum(head: &[u8; HEAD_BYTES], metadata: &[u8], data: &[u8]) -> u32 {
+/// The checksum of what comes before the data.
+fn begun_checksum(head: &[u8; HEAD_BYTES], metadata: &[u8]) -> Hasher {
     let mut hasher = Hasher::new();
     hasher.update(&head[..20]);
     hasher.update(metadata);
-    hasher.update(data);
-    hasher.finalize()
+    hasher
 }

@@ -34,12 +34,20 @@ impl Node {
             self.inputs.reads.confirmed(read);
         }
         for message in output.messages {
-            let (to, snapshot) = (message.to, message.msg_type == MessageType::MsgSnapshot);
-            if !self.peers.send(message) {
-                self.replica.report_unreachable(to);
-                if snapshot {
+            let to = message.to;
+            let lost = if message.msg_type == MessageType::MsgSnapshot {
+                let index = message.get_snapshot().get_metadata().index;
+                let offered = self.replica.offered(index).cloned();
+                let sent = offered.is_some_and(|offered| self.peers.send(message, Some(offered)));
+                if !sent {
                     self.replica.report_snapshot(to, false);
                 }
+                !sent
+            } else {
+                !self.peers.send(message, None)
+            };
+            if lost {
+                self.replica.report_unreachable(to);
             }
         }
         if let Some(append) = output.append

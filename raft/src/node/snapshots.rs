@@ -1,7 +1,7 @@
 //! When a snapshot is taken, and what becomes of it.
 //!
 //! The tables of a store snapshot cost nothing to take; turning them into bytes and writing those
-//! happens beside the loop and the log. The log before a snapshot is then dropped, but for what slow
+//! happens beside the loop and the log, and piece by piece: the whole is never in memory. The log before a snapshot is then dropped, but for what slow
 //! followers may still need.
 //!
 //! A snapshot is due after as many entries as the cluster object says. A large one waits until the log
@@ -121,7 +121,7 @@ impl Node {
         }
         let writer = self.snapshots.writer.clone();
         let take = move || {
-            let snapshot = header.with_store(store.to_bytes());
+            let snapshot = header.with_store(store);
             let written = writer.write(&snapshot)?;
             Ok((snapshot, written))
         };
@@ -130,7 +130,7 @@ impl Node {
 
     pub(super) fn snapshot_taken(&mut self, (own, snapshot): Taken) {
         let index = snapshot.index();
-        let bytes = own.0.data.len();
+        let bytes = own.bytes() as usize;
         if self.replica.wants_snapshot() {
             self.replica.offer(own);
         }

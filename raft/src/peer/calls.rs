@@ -3,26 +3,29 @@
 //! Calls overtake each other on the way, and a peer refuses entries whose predecessors it does not
 //! have yet. So appends with entries and snapshots go one at a time.
 
-use std::{pin::pin, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
-use futures_util::{
-    StreamExt,
-    future::BoxFuture,
-    stream::{self, FuturesUnordered},
-};
+use bytes::Bytes;
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use skep_proto::v1::{StreamRaftMessageRequest, raft_client::RaftClient};
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, sleep},
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
 
 use super::{
     Courier, End, WATCHDOG, at, is_snapshot,
     lanes::{self, Next},
 };
-use crate::codec::{self, Message};
+use crate::{
+    codec::{self, Message},
+    log::OwnSnapshot,
+};
 
+/// Pieces of a snapshot that are made before the connection takes them.
+const MAX_PIECES: usize = 4;
 /// Calls under way to a peer at a time.
 const MAX_FLYING: usize = 16;
 /// Time for a snapshot to be taken once all of it is sent, or between two of its pieces. Whether the
@@ -52,7 +55,11 @@ impl Courier {
                     break;
                 };
                 heavy |= lanes::is_heavy(&message);
-                flying.push(fly(self.channel.clone(), message));
+                let offered = match is_snapshot(&message) {
+                    true => self.offered.take(),
+                    false => None,
+                };
+                flying.push(fly(self.channel.clone(), message, offered));
             }
             tokio::select! {
                 biased;
@@ -67,7 +74,7 @@ impl Courier {
                     }
                 }
                 message = self.queue.recv(), if self.lanes.has_room() => match message {
-                    Some(message) => self.take(message),
+                    Some(parcel) => self.take(parcel),
                     None => return End::Closed,
                 },
                 () = at(wake), if wake.is_some() => {}
@@ -83,22 +90,52 @@ struct Kind {
 }
 
 /// Delivers a message and tells what it was.
-fn fly(channel: Channel, message: Message) -> BoxFuture<'static, (Kind, Result<(), Status>)> {
+fn fly(
+    channel: Channel,
+    message: Message,
+    offered: Option<OwnSnapshot>,
+) -> BoxFuture<'static, (Kind, Result<(), Status>)> {
     let kind = Kind {
         heavy: lanes::is_heavy(&message),
         snapshot: is_snapshot(&message),
     };
-    Box::pin(async move { (kind, deliver(channel, message).await) })
+    Box::pin(async move { (kind, deliver(channel, message, offered).await) })
 }
 
-/// Sends one message as one stream. Each piece restarts the watchdog.
-pub(super) async fn deliver(channel: Channel, message: Message) -> Result<(), Status> {
+/// Sends one message as one stream, with what it stands for if it is a snapshot. Each piece restarts the
+/// watchdog.
+pub(super) async fn deliver(
+    channel: Channel,
+    message: Message,
+    offered: Option<OwnSnapshot>,
+) -> Result<(), Status> {
     let patience = match is_snapshot(&message) {
         true => SNAPSHOT_WATCHDOG,
         false => WATCHDOG,
     };
+    let (put, pieces) = mpsc::channel(MAX_PIECES);
+    if is_snapshot(&message) {
+        let index = message.get_snapshot().get_metadata().index;
+        let Some(offered) = offered.filter(|offered| offered.index() == index) else {
+            return Err(Status::aborted("the snapshot has been replaced"));
+        };
+        // Ends at the latest when nobody takes the pieces any more. Were it to end early, what has arrived
+        // would be no snapshot: that says how long it is.
+        tokio::task::spawn_blocking(move || {
+            codec::cut(message, &offered, |piece| {
+                let gone = |_| io::ErrorKind::BrokenPipe.into();
+                put.blocking_send(piece).map_err(gone)
+            })
+        });
+    } else {
+        let message = codec::encode(&message);
+        let message = message.map_err(|error| Status::internal(error.to_string()))?;
+        let full = |_| Status::internal("there is no room for a message");
+        put.try_send(message.into()).map_err(full)?;
+        drop(put);
+    }
     let (sent, mut progress) = watch::channel(());
-    let pieces = stream::iter(codec::pieces(message)).map(move |message| {
+    let pieces = ReceiverStream::new(pieces).map(move |message: Bytes| {
         sent.send_replace(());
         StreamRaftMessageRequest { message }
     });

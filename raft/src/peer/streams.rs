@@ -60,9 +60,11 @@ impl Courier {
                 }
                 permit = to_appends.reserve(), if next == Next::Now => {
                     match self.lanes.next_ordered() {
-                        Some(snapshot) if is_snapshot(&snapshot) => {
+                        Some(message) if is_snapshot(&message) => {
                             drop(permit);
-                            snapshots.push(Box::pin(calls::deliver(self.channel.clone(), snapshot)));
+                            let channel = self.channel.clone();
+                            let offered = self.offered.take();
+                            snapshots.push(Box::pin(calls::deliver(channel, message, offered)));
                             Ok(Done::Nothing)
                         }
                         append => {
@@ -72,8 +74,8 @@ impl Courier {
                     }
                 }
                 message = self.queue.recv(), if self.lanes.has_room() => match message {
-                    Some(message) => {
-                        self.take(message);
+                    Some(parcel) => {
+                        self.take(parcel);
                         Ok(Done::Nothing)
                     }
                     None => return End::Closed,

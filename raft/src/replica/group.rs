@@ -12,6 +12,7 @@ use super::{Append, ReadIndex, Replica, ReplicaConfig};
 use crate::{
     Ticks,
     codec::{Incoming, Message, MessageType},
+    drive,
     log::{LogStore, MemoryLog},
     member::{Change, LocalMember},
 };
@@ -248,7 +249,10 @@ impl Group {
                 member.applied.push(data);
             }
             member.unwritten.extend(output.append);
-            for message in output.messages {
+            for mut message in output.messages {
+                if !drive::fill(self.replica(id), &mut message).unwrap() {
+                    continue;
+                }
                 let cut = [message.from, message.to]
                     .map(Some)
                     .contains(&self.isolated);
@@ -409,7 +413,9 @@ fn own_snapshot(member: &Member) -> crate::OwnSnapshot {
         ..v1::StoreSnapshot::default()
     };
     let header = member.replica.as_ref().unwrap().snapshot_header().unwrap();
-    header.with_store(prost::Message::encode_to_vec(&store))
+    let tables = Store::new(Timestamp::default);
+    tables.restore(1, store);
+    header.with_store(tables.snapshot())
 }
 
 fn save_own_snapshot(member: &mut Member) {

@@ -60,14 +60,21 @@ impl Replica {
 
     /// Keeps a snapshot for the peers that need it, and gets them to ask again.
     pub fn offer(&mut self, snapshot: OwnSnapshot) {
-        self.node.mut_store().offer(Some(snapshot.0));
+        self.node.mut_store().offer(Some(snapshot));
         self.offered_ticks = 0;
         self.node.ping();
     }
 
+    /// What a message with a snapshot stands for: the library gets no data, and makes messages without.
+    /// `None` if that snapshot is not offered any more; then the message must not be sent.
+    pub fn offered(&self, index: u64) -> Option<&OwnSnapshot> {
+        let offered = self.node.store().offered();
+        offered.filter(|offered| offered.index() == index)
+    }
+
     /// Drops the snapshot that was offered when no peer has needed it for a while.
     pub(super) fn age_offer(&mut self) {
-        if !self.node.store().offers_snapshot() {
+        if self.node.store().offered().is_none() {
             return;
         }
         let mut peers = self.node.raft.prs().iter().map(|(_, peer)| peer.state);
@@ -145,16 +152,16 @@ impl SnapshotHeader {
         self.index
     }
 
-    /// Makes the snapshot. `store` is a serialised `StoreSnapshot`.
-    pub fn with_store(self, store: Vec<u8>) -> OwnSnapshot {
-        let mut snapshot = Snapshot {
-            data: codec::encode_snapshot(self.membership, store),
+    /// Makes the snapshot. This looks at all that is in `store`, so it takes a while.
+    pub fn with_store(self, store: skep_store::Snapshot) -> OwnSnapshot {
+        let mut front = Snapshot {
+            data: codec::encode_front(self.membership, store.encoded_len()),
             ..Snapshot::default()
         };
-        let metadata = snapshot.mut_metadata();
+        let metadata = front.mut_metadata();
         metadata.index = self.index;
         metadata.term = self.term;
         metadata.set_conf_state(self.conf_state);
-        OwnSnapshot(snapshot)
+        OwnSnapshot::new(front, store)
     }
 }

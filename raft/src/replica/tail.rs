@@ -7,7 +7,10 @@ use std::{cell::Cell, collections::VecDeque};
 
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
-use crate::codec::{ConfState, Entry, HardState, Snapshot};
+use crate::{
+    codec::{ConfState, Entry, HardState, Snapshot},
+    log::OwnSnapshot,
+};
 
 pub(super) struct Tail {
     entries: VecDeque<Entry>,
@@ -18,7 +21,7 @@ pub(super) struct Tail {
     /// As loaded at start; the library does not ask again.
     initial: RaftState,
     /// For peers whose next entry is compacted. Only there while one needs it.
-    offered: Option<Snapshot>,
+    offered: Option<OwnSnapshot>,
     /// A peer needs a snapshot that is not offered.
     wanted: Cell<bool>,
 }
@@ -121,7 +124,7 @@ impl Tail {
         if self
             .offered
             .as_ref()
-            .is_some_and(|offered| offered.get_metadata().index < self.base.0)
+            .is_some_and(|offered| offered.index() < self.base.0)
         {
             self.offered = None;
         }
@@ -133,13 +136,13 @@ impl Tail {
     }
 
     /// Holds a snapshot for peers, or drops it.
-    pub(super) fn offer(&mut self, snapshot: Option<Snapshot>) {
+    pub(super) fn offer(&mut self, snapshot: Option<OwnSnapshot>) {
         self.wanted.set(false);
         self.offered = snapshot;
     }
 
-    pub(super) fn offers_snapshot(&self) -> bool {
-        self.offered.is_some()
+    pub(super) fn offered(&self) -> Option<&OwnSnapshot> {
+        self.offered.as_ref()
     }
 }
 
@@ -153,8 +156,8 @@ fn compacted() -> raft::Error {
 }
 
 /// Whether a snapshot was taken after this member was added. It would refuse an earlier one.
-fn knows(snapshot: &Snapshot, member: u64) -> bool {
-    let members = snapshot.get_metadata().get_conf_state();
+fn knows(snapshot: &OwnSnapshot, member: u64) -> bool {
+    let members = snapshot.metadata().get_conf_state();
     members.voters.contains(&member) || members.learners.contains(&member)
 }
 
@@ -217,10 +220,9 @@ impl Storage for Tail {
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         match &self.offered {
             Some(offered)
-                if offered.get_metadata().index >= request_index.max(self.base.0)
-                    && knows(offered, to) =>
+                if offered.index() >= request_index.max(self.base.0) && knows(offered, to) =>
             {
-                Ok(offered.clone())
+                Ok(offered.without_data())
             }
             _ => {
                 self.wanted.set(true);

@@ -7,7 +7,7 @@ use skep_security::DataKeys;
 
 use super::*;
 use crate::{
-    codec::{self, HardState, Message, MessageType},
+    codec::{self, HardState, Message, MessageType, Snapshot},
     log::{MemoryLog, SledLog},
 };
 
@@ -84,7 +84,7 @@ fn snapshot(index: u64) -> OwnSnapshot {
     };
     snapshot.mut_metadata().index = index;
     snapshot.mut_metadata().term = 1;
-    OwnSnapshot(snapshot)
+    snapshot.into()
 }
 
 fn member() -> LocalMember {
@@ -129,7 +129,7 @@ fn what_the_inner_log_sees_tells_nothing() {
     }
     let loaded = log.load().unwrap();
     assert_eq!(loaded.entries, entries(1..=3, 1).entries);
-    assert_eq!(loaded.snapshot, Some(snapshot(2).0));
+    assert_eq!(loaded.snapshot, Some(snapshot(2).stored().unwrap()));
     assert_eq!(loaded.member, Some(member()));
 }
 
@@ -177,7 +177,7 @@ fn a_log_of_before_is_read_once_and_sealed() {
     for _ in 0..2 {
         let loaded = open(&inner, &keys).unwrap().load().unwrap();
         assert_eq!(loaded.entries, batch.entries);
-        assert_eq!(loaded.snapshot, Some(snapshot(4).0));
+        assert_eq!(loaded.snapshot, Some(snapshot(4).stored().unwrap()));
         assert_eq!(loaded.hard_state.term, 1);
         let stored = inner.clone().load().unwrap();
         assert!(stored.entries.iter().all(|entry| is_sealed(&entry.data)));
@@ -230,12 +230,13 @@ fn what_cannot_be_opened_is_named() {
 #[test]
 fn r04_a_snapshot_is_the_same_for_all_who_use_it() {
     let (inner, keys, mut log) = log(9);
-    let mut big = snapshot(9);
+    let mut big = snapshot(9).stored().unwrap();
     let data: Vec<u8> = (0..7_000_000_u32).map(|i| (i % 251) as u8).collect();
-    big.0.data = data.clone().into();
+    big.data = data.clone().into();
+    let big = OwnSnapshot::from(big);
     let message = Message {
         msg_type: MessageType::MsgSnapshot,
-        snapshot: Some(big.0.clone()).into(),
+        snapshot: Some(big.without_data()).into(),
         ..Message::default()
     };
     let writer = log.snapshot_writer();
@@ -245,19 +246,20 @@ fn r04_a_snapshot_is_the_same_for_all_who_use_it() {
             .collect();
         for _ in 0..3 {
             scope.spawn(|| {
-                let pieces: Vec<u8> = codec::pieces(message.clone())
-                    .flat_map(|piece| {
-                        let part: Message = codec::decode(&piece).unwrap();
-                        part.get_snapshot().data.to_vec()
-                    })
-                    .collect();
+                let mut pieces = Vec::new();
+                codec::cut(message.clone(), &big, |piece| {
+                    let part: Message = codec::decode(&piece).unwrap();
+                    pieces.extend_from_slice(&part.get_snapshot().data);
+                    Ok(())
+                })
+                .unwrap();
                 assert!(pieces == data);
             });
         }
         let mut written: Vec<_> = writes.into_iter().map(|w| w.join().unwrap()).collect();
         written.pop().unwrap()
     });
-    assert!(big.0.data == data);
+    assert!(big.stored().unwrap().data == data);
     log.save_snapshot(&written).unwrap();
     let loaded = open(&inner, &keys).unwrap().load().unwrap();
     assert!(loaded.snapshot.unwrap().data == data);
@@ -374,7 +376,7 @@ fn a_snapshot_of_the_leader_ends_it() {
     keys.ask();
     log.rotation().unwrap().begin_if_due().unwrap();
     log.append(&Batch {
-        snapshot: Some(snapshot(100).0),
+        snapshot: Some(snapshot(100).stored().unwrap()),
         ..entries(101..=102, 3)
     })
     .unwrap();

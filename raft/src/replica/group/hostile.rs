@@ -126,8 +126,9 @@ fn terms_and_indexes_that_would_overflow_are_refused() {
 fn newer(message: &Message) -> Message {
     let field = [0xba, 0x3e, 0];
     let store = [&[0x0a, 3][..], &field].concat();
+    let front = codec::encode_front(v1::ClusterSnapshot::default(), store.len());
     let mut snapshot = Snapshot {
-        data: codec::encode_snapshot(v1::ClusterSnapshot::default(), store),
+        data: [&front[..], &store].concat().into(),
         ..Snapshot::default()
     };
     let metadata = snapshot.mut_metadata();

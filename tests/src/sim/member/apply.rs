@@ -60,7 +60,7 @@ impl Member {
         for read in std::mem::take(&mut output.reads) {
             process.reads.confirmed(read.context, read.index);
         }
-        match drive::take_messages(&mut output) {
+        match drive::take_messages(&mut process.replica, &mut output) {
             Ok(messages) => messages
                 .into_iter()
                 .for_each(|message| scene.send(id, life, message)),

@@ -49,7 +49,7 @@ impl Member {
         if header.index() != store.index() {
             return;
         }
-        process.taking = Some(header.with_store(store.to_bytes()));
+        process.taking = Some(header.with_store(store));
         let sync = scene.plan.sync.clone();
         let time = scene.between(&sync) * self.disk.slow * 3;
         let (member, life) = (self.id, self.life);

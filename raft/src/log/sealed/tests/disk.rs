@@ -101,7 +101,10 @@ fn r06_a_lock_is_turned_on_with_a_crash_at_any_step() {
                 assert_eq!(entry.data, format!("{SECRET} 1/{}", entry.index));
             }
             if let Some(found) = loaded.snapshot {
-                assert_eq!(found, snapshot(found.get_metadata().index).0);
+                assert_eq!(
+                    found,
+                    snapshot(found.get_metadata().index).stored().unwrap()
+                );
             }
             let rotation = log.rotation().unwrap();
             if rotation.wants_snapshot(last) {
