@@ -37,12 +37,13 @@ const KEPT_ENTRIES: u64 = 10;
 const WRITE_BYTES: usize = 40_000;
 /// Longest that a write may take: nobody leads for a while, or the leader is busy with nothing else.
 const SLOWEST_WRITE: Duration = Duration::from_secs(5);
-/// How often as much memory as the state takes a manager may need at most: for the state, entries of
-/// the log that are the same once more, a snapshot for the peer, and another one that is being taken,
-/// in the store's form, in that of the log, and sealed.
-const MEMORY_FACTOR: u64 = 6;
-/// What it may need besides, in bytes.
-const MEMORY_BESIDES: u64 = 256 << 20;
+/// How often as much memory as the state takes a manager may need at most: the new one has the state,
+/// and the snapshot that it came in until that is on its disk. One that takes or sends a snapshot makes
+/// its bytes piece by piece, so the leader stays below.
+const MEMORY_FACTOR: u64 = 2;
+/// What it may need besides, in bytes: entries that are held back for the other one (256 MiB), and those
+/// after which the next snapshot is due (64 MiB).
+const MEMORY_BESIDES: u64 = (256 + 64) << 20;
 
 /// What a run is like.
 #[derive(Clone, Debug, Args)]
@@ -61,7 +62,7 @@ pub struct Options {
 /// What came of it. All sizes are in MiB.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Of the configs in the state.
+    /// Of the configs in the state at the end.
     pub state: u64,
     /// Until the new manager had a vote.
     pub join_seconds: f64,
@@ -98,10 +99,11 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     // From now on the log does not reach back to the first entry.
     let mut status = Raft::of(&leader).await?;
     let level = status.get().await?.applied_index;
-    write_until(&client, async || {
+    let further = write_until(&client, async || {
         Ok(status.get().await?.snapshot_index > level)
     })
     .await?;
+    let before = ((configs + further) * CONFIG_BYTES) as u64;
     let (leader_before, taken) = (leader.peak_memory()?, leader.count("raft snapshot taken")?);
 
     network.limit((0, 1), options.kbytes * 1000);
@@ -110,7 +112,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     let began = Instant::now();
     let token = cluster.root_ca().join_tokens().manager.clone();
     joiner.start(Some((addresses[0], &token)))?;
-    let least = Duration::from_secs((configs * CONFIG_BYTES) as u64) / (options.kbytes * 1000);
+    let least = Duration::from_secs(before) / (options.kbytes * 1000);
     // It breaks when a quarter of the snapshot has arrived, for certain.
     let member = async {
         while status.get().await?.members.len() < 2 {
@@ -148,7 +150,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
         "{writes} writes, the slowest took {slowest:?}"
     );
     ensure!(snapshots > 0, "no snapshot was taken meanwhile");
-    let state = (configs * CONFIG_BYTES) as u64;
+    let state = before + writes * WRITE_BYTES as u64;
     ensure!(
         leader_peak.max(joiner_peak) < MEMORY_FACTOR * state + MEMORY_BESIDES,
         "they need {leader_peak} and {joiner_peak} bytes for a state of {state}"
@@ -232,15 +234,15 @@ async fn fill(client: &ControlClient<Channel>, configs: usize) -> anyhow::Result
     Ok(())
 }
 
-/// Writes until it is so.
+/// Writes until it is so. Returns how often.
 async fn write_until(
     client: &ControlClient<Channel>,
     mut done: impl AsyncFnMut() -> anyhow::Result<bool>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<usize> {
     let mut client = client.clone();
-    for number in 0..10 * SNAPSHOT_INTERVAL {
+    for number in 0..10 * SNAPSHOT_INTERVAL as usize {
         if done().await? {
-            return Ok(());
+            return Ok(number);
         }
         create(&mut client, format!("further-{number}"), CONFIG_BYTES).await?;
     }
