@@ -6,7 +6,7 @@
 //!
 //! A snapshot is due after as many entries as the cluster object says. A large one waits until the log
 //! has grown as large: writing all there is for every few changes would cost more than the
-//! changes themselves.
+//! changes themselves. What there may be of log in memory bounds both.
 
 use std::{future::pending, sync::Arc};
 
@@ -103,11 +103,11 @@ impl Node {
             rotation.is_some_and(|rotation| rotation.wants_snapshot(self.replica.applied()))
         };
         let due = || {
-            let interval = self.snapshot_config().0;
-            interval > 0
-                && self.replica.applied() >= self.snapshots.newest + interval
-                && self.replica.log_bytes()
-                    >= self.snapshots.kept + worthwhile(self.snapshots.bytes)
+            let applied = self.replica.applied();
+            let entries = applied.saturating_sub(self.snapshots.newest);
+            let log = self.replica.log_bytes();
+            let log = log.saturating_sub(self.snapshots.kept);
+            is_due(entries, log, self.snapshot_config().0, self.snapshots.bytes)
         };
         if !self.replica.wants_snapshot() && !due() && !rotates() {
             return;
@@ -167,13 +167,15 @@ impl Node {
     }
 }
 
-/// How much log there must be to replace a snapshot of so many bytes: as much, so that what is written
-/// in snapshots is at most about twice what goes into the log, however large the state.
-fn worthwhile(bytes: usize) -> usize {
-    match bytes {
+/// Whether a snapshot is due with so many entries, of `log` bytes, after one of `bytes` bytes. As much log
+/// as snapshot, so that what is written in snapshots is at most about twice what goes into the log, however
+/// large the state; and few entries do as well if they are that large.
+fn is_due(entries: u64, log: usize, interval: u64, bytes: usize) -> bool {
+    let worthwhile = match bytes {
         ..SMALL_BYTES => 0,
         _ => bytes.min(MAX_LOG_BYTES),
-    }
+    };
+    interval > 0 && (log >= MAX_LOG_BYTES || entries >= interval && log >= worthwhile)
 }
 
 #[cfg(test)]
@@ -182,9 +184,14 @@ mod tests {
 
     #[test]
     fn a_large_snapshot_waits_for_the_log_but_not_for_ever() {
-        assert_eq!(worthwhile(0), 0);
-        assert_eq!(worthwhile(SMALL_BYTES - 1), 0);
-        assert_eq!(worthwhile(SMALL_BYTES), SMALL_BYTES);
-        assert_eq!(worthwhile(usize::MAX), MAX_LOG_BYTES);
+        // After an interval of entries.
+        let due = |log, bytes| is_due(100, log, 100, bytes);
+        assert!(due(0, 0) && due(0, SMALL_BYTES - 1));
+        assert!(!due(SMALL_BYTES - 1, SMALL_BYTES) && due(SMALL_BYTES, SMALL_BYTES));
+        assert!(!due(MAX_LOG_BYTES - 1, usize::MAX) && due(MAX_LOG_BYTES, usize::MAX));
+        // Before.
+        let early = |log| is_due(99, log, 100, 0);
+        assert!(!early(MAX_LOG_BYTES - 1) && early(MAX_LOG_BYTES));
+        assert!(!is_due(100, usize::MAX, 0, 0), "they are switched off");
     }
 }
