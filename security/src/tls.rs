@@ -27,11 +27,12 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// who gives up early has had the manager work for nothing, and begins again at the end of the queue.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// HTTP/2 pings while calls are open.
-const KEEPALIVE: Duration = Duration::from_secs(5);
+/// HTTP/2 pings while calls are open and nothing has come for so long. Nodes send heartbeats every 5.5 s
+/// at most by default, so that as long as those are answered there are no pings beside them.
+const KEEPALIVE: Duration = Duration::from_secs(6);
 
 /// How long the answer to a ping may take: a manager that disappeared without a word is noticed within
-/// fifteen seconds, and one that is busy with a crowd is not taken for dead.
+/// sixteen seconds, and one that is busy with a crowd is not taken for dead.
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
 /// What may be on the way to us on one connection, in bytes. Calls share it: one whose reader pauses
