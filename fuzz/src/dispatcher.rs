@@ -16,7 +16,7 @@ use crate::seeds;
 
 /// In inputs, the session that there is.
 const SESSION: &str = "S";
-const NODE: &str = "node";
+pub(crate) const NODE: &str = "node";
 
 /// The calls, by their number in inputs.
 const CALLS: usize = 6;
@@ -194,7 +194,8 @@ fn store() -> Store {
     store
 }
 
-fn of_node<T>(message: T) -> Request<T> {
+/// `message` as a call of that node.
+pub(crate) fn of_node<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(Caller {
         identity: Some(Identity {

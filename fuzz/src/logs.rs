@@ -7,7 +7,6 @@ use http_body_util::Full;
 use prost::Message as _;
 use skep_manager::logbroker::LogBroker;
 use skep_proto::v1::{self, log_broker_server::LogBroker as _, logs_server::Logs as _};
-use skep_security::{Caller, Identity, Role};
 use skep_store::{Entry, Store};
 use tokio_stream::StreamExt as _;
 use tonic::{
@@ -16,9 +15,10 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
+use crate::dispatcher::{NODE, of_node};
+
 /// In inputs, the subscription that there is.
 const SUBSCRIPTION: &str = "S";
-const NODE: &str = "node";
 
 /// Messages one after the other, each after its size in two bytes.
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
@@ -97,20 +97,6 @@ fn store() -> Store {
     let data = request.encode_to_vec().into();
     store.apply(&[Entry { index: 1, data }]).unwrap();
     store
-}
-
-fn of_node<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.extensions_mut().insert(Caller {
-        identity: Some(Identity {
-            node_id: NODE.into(),
-            role: Role::Worker,
-            cluster_id: "cluster".into(),
-        }),
-        remote_addr: String::new(),
-        forwarded_by: None,
-    });
-    request
 }
 
 pub(crate) fn run(input: &[u8]) {
