@@ -179,3 +179,15 @@ async fn a_removal_that_fails_is_tried_again_and_the_role_follows() {
     running.abort();
     assert!(asks.try_recv().is_err());
 }
+
+#[test]
+fn what_changes_no_role_wakes_nobody() {
+    let of = |desired| AnyObject::Node(Arc::new(node("n", W, desired)));
+    let mut busy = node("n", W, W);
+    busy.status_mut().addr = "10.0.0.7".to_owned();
+    let busy = AnyObject::Node(Arc::new(busy));
+    let update = |old, new| concerns_roles(&Change::Update { old, new });
+    assert!(!update(of(W), busy));
+    assert!(update(of(W), of(M)));
+    assert!(concerns_roles(&Change::Create(of(W))) && concerns_roles(&Change::Remove(of(W))));
+}
