@@ -149,7 +149,10 @@ impl Node {
         tracing::info!(
             member = format_args!("{:x}", member.raft_id),
             node = member.node_id,
-            lacks = self.replica.last_index() - self.replica.matched(member.raft_id),
+            lacks = self
+                .replica
+                .last_index()
+                .saturating_sub(self.replica.matched(member.raft_id)),
             "the new manager has caught up and gets its vote"
         );
         let id = rand::random::<u64>().max(1);

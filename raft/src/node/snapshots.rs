@@ -1,11 +1,11 @@
 //! When a snapshot is taken, and what becomes of it.
 //!
 //! The tables of a store snapshot cost nothing to take; turning them into bytes and writing those
-//! happens beside the loop and the log, and piece by piece: the whole is never in memory. The log before a snapshot is then dropped, but for what slow
-//! followers may still need.
+//! happens beside the loop and the log, and piece by piece: the whole is never in memory. The log
+//! before a snapshot is then dropped, but for what slow followers may still need.
 //!
-//! A snapshot is due after as many entries as the cluster object says. A large one waits until the log
-//! has grown as large: writing all there is for every few changes would cost more than the
+//! A snapshot is due after as many entries as the cluster object says. A large one waits until the
+//! log has grown as large: writing all there is for every few changes would cost more than the
 //! changes themselves. What there may be of log in memory bounds both.
 
 use std::{future::pending, sync::Arc};
