@@ -31,7 +31,10 @@ use skep_proto::v1::{
 use skep_raft::Status as RaftStatus;
 use skep_security::UnlockKey;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::{
+    runtime::Runtime,
+    time::{sleep, timeout},
+};
 use tonic::{Status, transport::Channel};
 
 use crate::{control, links::Links};
@@ -466,7 +469,7 @@ impl Cluster {
             match call(self.control().await).await {
                 Ok(response) => return response.into_inner(),
                 Err(status) if start.elapsed() > PATIENCE => panic!("{what}: {status}"),
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(_) => sleep(Duration::from_millis(50)).await,
             }
         }
     }
@@ -490,14 +493,17 @@ impl Drop for Cluster {
     }
 }
 
-/// Looks until there is something to see.
+/// Looks until there is something to see. A look that does not end is given up too.
 pub async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
+    let found = timeout(PATIENCE, async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            sleep(Duration::from_millis(20)).await;
         }
-        assert!(start.elapsed() < PATIENCE, "no {what} within {PATIENCE:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    });
+    found
+        .await
+        .unwrap_or_else(|_| panic!("no {what} within {PATIENCE:?}"))
 }

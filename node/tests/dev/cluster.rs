@@ -116,11 +116,10 @@ impl Dev {
         };
         let mut output = self.output.clone();
         let said = output.wait_for(|output| line(output).is_some());
-        let said = tokio::time::timeout(PATIENCE, said).await;
-        let output = self.output.borrow().clone();
-        said.ok()
-            .and_then(|_| line(&output))
-            .unwrap_or_else(|| panic!("no line to start {node} with in {output}"))
+        match tokio::time::timeout(PATIENCE, said).await {
+            Ok(Ok(output)) => line(&output).unwrap(),
+            _ => panic!("no line to start {node} with in {}", *self.output.borrow()),
+        }
     }
 
     /// Starts it again by the line that was printed when it ended.
@@ -138,6 +137,7 @@ impl Dev {
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .env(MARK, &self.dir)
+            .kill_on_drop(true)
             .spawn()
             .unwrap();
         self.again.push(child);
