@@ -150,8 +150,17 @@ pub(crate) fn messages() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn records() -> Vec<Vec<u8>> {
+    records_after(&[1; 28])
+}
+
+/// After the size of it come term, vote, snapshot, first entry, and a member with ID and name.
+pub(crate) fn segment_records() -> Vec<Vec<u8>> {
+    records_after(&[14, 8, 3, 16, 7, 24, 6, 32, 7, 50, 4, 8, 7, 18, 0])
+}
+
+fn records_after(start: &[u8]) -> Vec<Vec<u8>> {
     let record = |entries: &[eraftpb::Entry]| {
-        let mut bytes = vec![1; 28];
+        let mut bytes = start.to_vec();
         for entry in entries {
             let entry = encode(entry);
             bytes.extend((entry.len() as u32).to_le_bytes());

@@ -20,6 +20,7 @@ pub const TARGETS: &[Target] = &[
     target("raft_entry", raft_entry, seeds::entries),
     target("replica", replica::run, replica::seeds),
     target("log_record", log_record, seeds::records),
+    target("segment_record", segment_record, seeds::segment_records),
     target("log_format", log_format, seeds::formats),
     target("snapshot_file", snapshot_file, seeds::snapshot_files),
     target("snapshot_payload", snapshot_payload, seeds::snapshots),
@@ -68,6 +69,10 @@ fn log_record(input: &[u8]) {
         sum.copy_from_slice(&crc32fast::hash(head).to_le_bytes());
     }
     testing::decode_record(&Bytes::from(input));
+}
+
+fn segment_record(input: &[u8]) {
+    testing::decode_segment_record(&Bytes::copy_from_slice(input));
 }
 
 fn log_format(input: &[u8]) {

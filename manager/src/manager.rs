@@ -16,7 +16,7 @@ use skep_proto::{
     },
 };
 use skep_raft::{
-    DEFAULT_TICK, LogStore as _, Raft, RaftService, SealedLog, SledLog, Status as RaftStatus,
+    DEFAULT_TICK, LogKind, LogStore as _, Raft, RaftService, SealedLog, Status as RaftStatus,
 };
 use skep_security::{NodeKey, Tls, control_incoming, tls_incoming};
 use skep_store::Store;
@@ -97,6 +97,8 @@ pub struct Config {
     pub key: NodeKey,
     /// Directory of the raft log, made if it is not there.
     pub raft_dir: PathBuf,
+    /// How a new log lies on disk.
+    pub raft_log: LogKind,
     /// `host:port` at which other managers and workers reach this one.
     pub advertise_addr: String,
     /// Where it listens for them.
@@ -146,6 +148,7 @@ impl Manager {
             tls,
             key,
             raft_dir,
+            raft_log,
             advertise_addr,
             listener,
             control,
@@ -154,7 +157,7 @@ impl Manager {
         let identity = tls.current().identity().clone();
         let store = Store::new(|| time::now().into());
         remains::discard(&raft_dir).map_err(Error::Remains)?;
-        let log = SledLog::open(&raft_dir)?;
+        let log = skep_raft::open_log(&raft_dir, raft_log)?;
         let member = log.member()?;
         let is_member = member.is_some();
         if let Some(member) = member {

@@ -80,6 +80,9 @@ pub struct Run {
     /// are lost for ever: they are removed and cannot come back.
     #[arg(long)]
     pub force_new_cluster: bool,
+    /// How a new manager keeps its raft log. One that has a log keeps it as it is.
+    #[arg(long, value_enum, env = "SWARM_RAFT_LOG", default_value_t = RaftLog::Segments)]
+    pub raft_log: RaftLog,
     /// Unix socket for swarmctl and other clients of a manager.
     #[arg(
         long,
@@ -131,6 +134,15 @@ pub struct Run {
     /// Stop when the process that started this one ends.
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
+}
+
+/// How a raft log lies on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RaftLog {
+    /// As files that are written from front to back.
+    Segments,
+    /// In a sled database: slower.
+    Sled,
 }
 
 /// What runs tasks.

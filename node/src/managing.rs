@@ -4,6 +4,7 @@
 use std::{fs, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use skep_manager::manager::{self, Ended, Entry, Manager};
+use skep_raft::LogKind;
 use skep_security::{NodeKey, Role, Tls};
 use tokio::{
     net::{TcpListener, TcpSocket, UnixListener, lookup_host},
@@ -101,6 +102,7 @@ pub(crate) struct Managing {
     pub(crate) places: Places,
     pub(crate) state_dir: PathBuf,
     pub(crate) raft_dir: PathBuf,
+    pub(crate) raft_log: LogKind,
     pub(crate) manager: Option<Manager>,
     /// Where others reach it, or did.
     pub(crate) advertise_addr: Option<String>,
@@ -128,6 +130,7 @@ impl Managing {
             tls: self.tls.clone(),
             key: self.key.clone(),
             raft_dir: self.raft_dir.clone(),
+            raft_log: self.raft_log,
             advertise_addr: addr.clone(),
             listener: doors.listener,
             control: doors.control,

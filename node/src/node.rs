@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 use skep_agent::{Agent, OnStop, executor::Executor};
 use skep_manager::manager::{self, Manager};
 use skep_proto::v1::{GenericResource, Peer, node_spec::Availability};
+use skep_raft::LogKind;
 use skep_security::{Credentials, Dial, Identity, Tls, UnlockKey};
 use tokio::{sync::oneshot, task::JoinSet};
 use tonic::Status;
@@ -31,6 +32,8 @@ pub struct Config {
     pub join: Option<Join>,
     /// Go on as the only manager, with what the log holds.
     pub force_new_cluster: bool,
+    /// How a new manager's log lies on disk.
+    pub raft_log: LogKind,
     /// `ip:port` where a manager listens for nodes.
     pub listen_remote_api: String,
     /// `host[:port]` where others reach this manager.
@@ -183,6 +186,7 @@ impl Node {
             places,
             state_dir: state_dir.path().to_owned(),
             raft_dir: state_dir.raft(),
+            raft_log: config.raft_log,
             manager: None,
             advertise_addr: None,
         };

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use skep_agent::{OnStop, executor::Executor};
 use skep_proto::v1::node_spec;
+use skep_raft::LogKind;
 use skep_security::TcpDial;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -102,6 +103,10 @@ fn config(args: Run, executor: Arc<dyn Executor>) -> anyhow::Result<Config> {
         // A file of settings may have both as empty values.
         join,
         force_new_cluster: args.force_new_cluster,
+        raft_log: match args.raft_log {
+            args::RaftLog::Segments => LogKind::Segments,
+            args::RaftLog::Sled => LogKind::Sled,
+        },
         listen_remote_api: args.listen_remote_api,
         advertise_addr: args.advertise_addr,
         listen_control_api: args.listen_control_api,

@@ -36,8 +36,8 @@ pub use crate::{
     handle::{Config, DEFAULT_TICK, Raft},
     join::request_join,
     log::{
-        Batch, Keyring, Loaded, LogStore, MemoryLog, OwnSnapshot, Rotation, SealedLog, SledLog,
-        SnapshotWriter, WrittenSnapshot,
+        Batch, Keyring, Loaded, LogKind, LogStore, MemoryLog, OwnSnapshot, Rotation, SealedLog,
+        SnapshotWriter, WrittenSnapshot, open_log,
     },
     member::LocalMember,
     reader::Reader,

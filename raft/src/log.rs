@@ -3,17 +3,20 @@
 //! The disk is for durability and recovery only; while a member runs, its log is read from memory.
 //! What is stored is encrypted by [`SealedLog`], which any log can be wrapped in.
 
+mod dir;
+mod entries;
 pub(crate) mod format;
 mod head;
 mod memory;
 mod own_snapshot;
 pub(crate) mod records;
 mod sealed;
+pub(crate) mod segments;
 mod sled;
 pub(crate) mod snapshot_dir;
 mod writes;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use skep_security::DataKey;
@@ -21,12 +24,49 @@ use skep_security::DataKey;
 pub use memory::MemoryLog;
 pub use own_snapshot::OwnSnapshot;
 pub use sealed::{Keyring, Rotation, SealedLog};
-pub use sled::SledLog;
 
+use self::{dir::LogDir, segments::SegmentLog, sled::SledLog};
 use crate::{
     Error, LocalMember,
     codec::{Entry, HardState, Snapshot},
 };
+
+/// How a log lies on disk. One that is there stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogKind {
+    /// As files that are written from front to back.
+    #[default]
+    Segments,
+    /// In a sled database: durable as well, but slower.
+    Sled,
+}
+
+impl LogKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Segments, Self::Sled];
+
+    /// Whether a log of this kind has left something in `dir`.
+    fn is_in(self, dir: &Path) -> bool {
+        match self {
+            Self::Segments => segments::numbers(dir).is_ok_and(|numbers| !numbers.is_empty()),
+            Self::Sled => dir.join("db").exists(),
+        }
+    }
+}
+
+/// Opens the log in `dir`. If there is none, the directory is created with mode 0700 and gets one of
+/// kind `new`.
+///
+/// # Errors
+/// [`Error::Locked`] if another process, or somebody else in this one, has it open, [`Error::Newer`] if
+/// a newer version has written it, [`Error::Damaged`] if it lacks what was durable.
+pub fn open_log(dir: &Path, new: LogKind) -> Result<Box<dyn LogStore>, Error> {
+    let dir = LogDir::open(dir, new)?;
+    Ok(match dir.format.kind {
+        LogKind::Segments => Box::new(SegmentLog::open(dir)?),
+        LogKind::Sled => Box::new(SledLog::open(dir)?),
+    })
+}
 
 /// Everything that a log remembers.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +98,10 @@ pub struct Batch {
 /// error of a writing method nothing more may be written: what is stored is unknown until the log is
 /// loaded again.
 pub trait LogStore: Send {
+    /// Whose log this is, `None` if nothing was ever stored. Unlike [`Self::load`] this reads nothing
+    /// else.
+    fn member(&self) -> Result<Option<LocalMember>, Error>;
+
     /// Reads everything. What an interrupted append has left is dropped. Fails with [`Error::Hole`]
     /// or [`Error::Damaged`] if something that was durable is missing, as far as that shows: of the
     /// last append it does not.
@@ -84,6 +128,40 @@ pub trait LogStore: Send {
     /// The change of the key that encrypts the log. `None` if it is not encrypted.
     fn rotation(&self) -> Option<Rotation> {
         None
+    }
+}
+
+impl LogStore for Box<dyn LogStore> {
+    fn member(&self) -> Result<Option<LocalMember>, Error> {
+        (**self).member()
+    }
+
+    fn load(&mut self) -> Result<Loaded, Error> {
+        (**self).load()
+    }
+
+    fn set_member(&mut self, member: &LocalMember) -> Result<(), Error> {
+        (**self).set_member(member)
+    }
+
+    fn append(&mut self, batch: &Batch) -> Result<(), Error> {
+        (**self).append(batch)
+    }
+
+    fn snapshot_writer(&self) -> Arc<dyn SnapshotWriter> {
+        (**self).snapshot_writer()
+    }
+
+    fn save_snapshot(&mut self, snapshot: &WrittenSnapshot) -> Result<(), Error> {
+        (**self).save_snapshot(snapshot)
+    }
+
+    fn compact(&mut self, index: u64) -> Result<bool, Error> {
+        (**self).compact(index)
+    }
+
+    fn rotation(&self) -> Option<Rotation> {
+        (**self).rotation()
     }
 }
 

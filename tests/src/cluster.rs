@@ -28,7 +28,7 @@ use skep_proto::v1::{
     UpdateNodeRequest, control_client::ControlClient, logs_client::LogsClient,
     node_spec::Availability, node_status::State, watch_client::WatchClient,
 };
-use skep_raft::Status as RaftStatus;
+use skep_raft::{LogKind, Status as RaftStatus};
 use skep_security::UnlockKey;
 use tempfile::TempDir;
 use tokio::{
@@ -184,6 +184,7 @@ impl Cluster {
             state_dir: host.state_dir.clone(),
             join,
             force_new_cluster,
+            raft_log: LogKind::default(),
             listen_remote_api: host.listen.clone(),
             advertise_addr: None,
             listen_control_api: host.socket(),

@@ -31,6 +31,10 @@ impl EngineLog {
 }
 
 impl LogStore for EngineLog {
+    fn member(&self) -> Result<Option<LocalMember>, Error> {
+        unimplemented!("only appends are measured")
+    }
+
     fn append(&mut self, batch: &Batch) -> Result<(), Error> {
         let mut writes = LogBatch::default();
         writes

@@ -1,7 +1,6 @@
 //! What an append to the log costs, beside other ways to store it and what the disk itself costs.
 //!
-//! Batches of several sizes through [`LogStore`]: sled as shipped, a preallocated append-only file,
-//! raft-engine, memory; and an fdatasync of a file that is not a log at all. By itself, and three at
+//! Batches of several sizes through [`LogStore`]: both logs as shipped, raft-engine, memory; and an fdatasync of a file that is not a log at all. By itself, and three at
 //! a time on one disk as in a cluster on one machine. They take turns, so that what else the machine
 //! does hits all alike. Medians and 99th percentiles in microseconds. `LOG_BENCH_DIR` says where
 //! (default: the temporary directory, which may be a memory disk).
@@ -14,7 +13,6 @@
 )]
 
 mod engine_log;
-mod file_log;
 
 use std::{
     fs::File,
@@ -26,9 +24,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use skep_raft::{Batch, LogStore, MemoryLog, SledLog};
+use skep_raft::{Batch, LogKind, LogStore, MemoryLog, open_log};
 
-use self::{engine_log::EngineLog, file_log::FileLog};
+use self::engine_log::EngineLog;
 
 const ENTRY_BYTES: usize = 256;
 /// Turns of each target, and appends in each.
@@ -64,8 +62,8 @@ fn preallocated(path: &Path) -> File {
 fn open(name: &str, dir: &Path) -> Target {
     match name {
         "fdatasync, no log" => sync(dir),
-        "sled" => log(SledLog::open(dir).unwrap()),
-        "preallocated file" => log(FileLog::new(preallocated(dir))),
+        "segments" => log(open_log(dir, LogKind::Segments).unwrap()),
+        "sled" => log(open_log(dir, LogKind::Sled).unwrap()),
         "raft-engine" => log(EngineLog::open(dir)),
         _ => log(MemoryLog::default()),
     }
@@ -73,8 +71,8 @@ fn open(name: &str, dir: &Path) -> Target {
 
 const NAMES: [&str; 5] = [
     "fdatasync, no log",
+    "segments",
     "sled",
-    "preallocated file",
     "raft-engine",
     "memory",
 ];

@@ -1,7 +1,7 @@
 //! The file that says how a log is laid out, so that one of a newer version is left alone.
 //!
-//! It is the first file of a log and replaced as a whole. It also keeps what was seen of the log
-//! before sled opened it: sled may wipe what shows that the log is damaged.
+//! It is the first file of a log and replaced as a whole. It also keeps what was seen of a log before
+//! sled opened it: sled may wipe what shows that the log is damaged.
 
 use std::{
     fs::{self, File},
@@ -10,11 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::head::Head;
+use super::LogKind;
 use crate::Error;
 
-/// The layout that is written.
-const VERSION: u64 = 1;
 const TITLE: &str = "skep raft log, format";
 /// Bytes that are read of it. It has less than a hundred.
 const MAX_BYTES: u64 = 1024;
@@ -23,39 +21,43 @@ const MAX_BYTES: u64 = 1024;
 #[derive(Debug)]
 pub(crate) struct Format {
     dir: PathBuf,
+    pub(super) kind: LogKind,
     /// The log's own random number.
     pub(super) id: u64,
     /// Highest number of a record's first piece that a start has found in sled's file.
-    pub(super) seen: Option<u64>,
+    seen: Option<u64>,
 }
 
 impl Format {
-    /// Reads the file in a log's directory, or makes it if the log is new, and looks through sled's
-    /// file, which must not be open yet.
-    pub(super) fn open(dir: &Path) -> Result<Self, Error> {
-        let mut format = match read(&path(dir)) {
-            Ok(text) => Self::parse(dir, &text)?,
+    /// Reads the file in a log's directory, or makes it if the log is new.
+    pub(super) fn open(dir: &Path, new: LogKind) -> Result<Self, Error> {
+        match read(&path(dir)) {
+            Ok(text) => Self::parse(dir, &text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if db(dir).exists() {
+                if LogKind::ALL.into_iter().any(|kind| kind.is_in(dir)) {
                     let reason = "its file `format` is missing";
                     return Err(Error::damaged(dir, 1, reason));
                 }
                 let format = Self {
                     dir: dir.to_owned(),
+                    kind: new,
                     id: rand::random(),
                     seen: None,
                 };
                 format.write()?;
-                format
+                Ok(format)
             }
-            Err(error) => return Err(Error::log("read format")(error)),
-        };
-        let seen = Head::highest(&db(dir), format.id).map_err(Error::log("read"))?;
-        if seen > format.seen {
-            format.seen = seen;
-            format.write()?;
+            Err(error) => Err(Error::log("read format")(error)),
         }
-        Ok(format)
+    }
+
+    /// Notes the highest number of a piece that was found in sled's file. Returns the highest ever.
+    pub(super) fn note(&mut self, seen: Option<u64>) -> Result<Option<u64>, Error> {
+        if seen > self.seen {
+            self.seen = seen;
+            self.write()?;
+        }
+        Ok(self.seen)
     }
 
     pub(crate) fn parse(dir: &Path, text: &str) -> Result<Self, Error> {
@@ -65,13 +67,17 @@ impl Format {
         let version: u64 = version
             .and_then(|version| version.trim().parse().ok())
             .ok_or_else(damaged)?;
-        if version > VERSION {
-            return Err(Error::Newer {
-                dir: dir.to_owned(),
-                found: version,
-                known: VERSION,
-            });
-        }
+        let kind = match version {
+            1 => LogKind::Sled,
+            2 => LogKind::Segments,
+            _ => {
+                return Err(Error::Newer {
+                    dir: dir.to_owned(),
+                    found: version,
+                    known: 2,
+                });
+            }
+        };
         let mut value = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
         let id = value("id").and_then(|id| u64::from_str_radix(id, 16).ok());
         let seen = value("seen").and_then(|seen| match seen {
@@ -80,6 +86,7 @@ impl Format {
         });
         Ok(Self {
             dir: dir.to_owned(),
+            kind,
             id: id.ok_or_else(damaged)?,
             seen: seen.ok_or_else(damaged)?,
         })
@@ -90,17 +97,17 @@ impl Format {
             Some(number) => number.to_string(),
             None => "nothing".into(),
         };
-        let text = format!("{TITLE} {VERSION}\nid {:016x}\nseen {seen}\n", self.id);
+        let version = match self.kind {
+            LogKind::Sled => 1,
+            LogKind::Segments => 2,
+        };
+        let text = format!("{TITLE} {version}\nid {:016x}\nseen {seen}\n", self.id);
         replace(&path(&self.dir), &self.dir, &text).map_err(Error::log("write format"))
     }
 }
 
 fn path(dir: &Path) -> PathBuf {
     dir.join("format")
-}
-
-fn db(dir: &Path) -> PathBuf {
-    dir.join("db")
 }
 
 fn read(path: &Path) -> io::Result<String> {

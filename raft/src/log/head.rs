@@ -1,12 +1,15 @@
 //! What each record begins with, and how to find it in a damaged file.
 //!
-//! When sled finds a damaged message it takes that for the end of its file and wipes what follows, so
-//! damage in the middle looks like the torn end that a power cut leaves. The file itself tells them
-//! apart: a record is only written when the one before it is durable, so behind the first that is
-//! lost nothing may ever have been. sled writes values as they are, and a head is too long and too
-//! random to come about by chance.
+//! Damage in the middle looks like the torn end that a power cut leaves. The file itself tells them
+//! apart: a record is only written when the one before it is durable, so behind the first that is lost
+//! nothing may ever have been. sled takes damage for the end of its file, too, and wipes what follows;
+//! but it writes values as they are, and a head is too long and too random to come about by chance.
 
-use std::{fs::File, io, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    path::Path,
+};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 1024 * 1024;
@@ -16,8 +19,8 @@ const READ_BYTES: usize = 1024 * 1024;
 pub(crate) struct Head {
     /// The log's own random number.
     pub(super) id: u64,
-    /// Number of the record's first piece.
-    pub(super) piece: u64,
+    /// Number of the record; in sled, of its first piece.
+    pub(super) number: u64,
     /// Commit index as of the append.
     pub(super) commit: u64,
 }
@@ -28,7 +31,7 @@ impl Head {
     pub(super) fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[..8].copy_from_slice(&self.id.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.piece.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.commit.to_le_bytes());
         let checksum = crc32fast::hash(&bytes[..24]);
         bytes[24..].copy_from_slice(&checksum.to_le_bytes());
@@ -40,20 +43,21 @@ impl Head {
         let number = |at: usize| bytes[at..].first_chunk().copied().map(u64::from_le_bytes);
         let head = Self {
             id: number(0)?,
-            piece: number(8)?,
+            number: number(8)?,
             commit: number(16)?,
         };
         (head.to_bytes() == *bytes).then_some(head)
     }
 
-    /// The highest piece number of a head of this log in a file, wherever it lies. `None` if there is
-    /// no head, or no file.
-    pub(super) fn highest(path: &Path, id: u64) -> io::Result<Option<u64>> {
+    /// The highest number in a head of this log in a file, wherever it lies from `start` on. `None` if
+    /// there is no head, or no file.
+    pub(super) fn highest(path: &Path, start: u64, id: u64) -> io::Result<Option<u64>> {
         let mut file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        file.seek(SeekFrom::Start(start))?;
         let id = id.to_le_bytes();
         let mut highest = None;
         // What could be the beginning of a head is kept for the next round.
@@ -64,7 +68,7 @@ impl Head {
                 .read_to_end(&mut bytes)?;
             for at in memchr::memmem::find_iter(&bytes, &id) {
                 let head = bytes[at..].first_chunk().and_then(Self::from_bytes);
-                highest = highest.max(head.map(|head| head.piece));
+                highest = highest.max(head.map(|head| head.number));
             }
             if read == 0 {
                 return Ok(highest);
@@ -81,10 +85,10 @@ mod tests {
     #[test]
     fn the_highest_head_is_found_wherever_it_lies() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let head = |id, piece| {
+        let head = |id, number| {
             Head {
                 id,
-                piece,
+                number,
                 commit: 3,
             }
             .to_bytes()
@@ -99,9 +103,11 @@ mod tests {
             let last = bytes.len() - 1;
             bytes[last] ^= 1;
             std::fs::write(file.path(), bytes).unwrap();
-            assert_eq!(Head::highest(file.path(), 5).unwrap(), Some(8), "{at}");
-            assert_eq!(Head::highest(file.path(), 7).unwrap(), None);
+            assert_eq!(Head::highest(file.path(), 0, 5).unwrap(), Some(8), "{at}");
+            let behind = Head::highest(file.path(), at as u64 + 1, 5);
+            assert_eq!(behind.unwrap(), Some(4), "{at}");
+            assert_eq!(Head::highest(file.path(), 0, 7).unwrap(), None);
         }
-        assert_eq!(Head::highest(Path::new("/none"), 7).unwrap(), None);
+        assert_eq!(Head::highest(Path::new("/none"), 0, 7).unwrap(), None);
     }
 }

@@ -43,6 +43,10 @@ impl MemoryLog {
 }
 
 impl LogStore for MemoryLog {
+    fn member(&self) -> Result<Option<LocalMember>, Error> {
+        Ok(self.log.lock().member.clone())
+    }
+
     fn load(&mut self) -> Result<Loaded, Error> {
         let loaded = self.log.lock().clone();
         loaded.check()?;

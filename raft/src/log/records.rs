@@ -8,13 +8,10 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf as _, BufMut as _, Bytes};
 
-use super::{head::Head, writes::Writes};
-use crate::{
-    Error,
-    codec::{self, Entry},
-};
+use super::{entries, head::Head, writes::Writes};
+use crate::{Error, codec::Entry};
 
 /// Most bytes in a piece. sled moves large values, and full pages of rather large ones, to files of
 /// their own, which it does not sync: with pieces of 8 KiB it sometimes does, with 4 KiB never.
@@ -68,11 +65,11 @@ impl Records {
         let start = self.next_piece;
         let head = Head {
             id,
-            piece: start,
+            number: start,
             commit,
         };
         let mut bytes = head.to_bytes().to_vec();
-        encode(entries, &mut bytes)?;
+        entries::encode(entries, &mut bytes)?;
         let mut pieces = bytes.chunks(PIECE_BYTES).peekable();
         while let Some(piece) = pieces.next() {
             let mut value = Vec::with_capacity(1 + piece.len());
@@ -187,17 +184,12 @@ impl Records {
             }
             let (head, added) = decode(std::mem::take(&mut bytes).into())?;
             start = None;
-            if (head.id, head.piece) != (id, first_piece) {
+            if (head.id, head.number) != (id, first_piece) {
                 return Err(hole(&found.entries));
             }
             found.commit = found.commit.max(head.commit);
             found.records.push(first_piece, &added);
-            if let Some(first) = added.first() {
-                let entries = &mut found.entries;
-                let kept = entries.partition_point(|entry| entry.index < first.index);
-                entries.truncate(kept);
-                entries.extend(added);
-            }
+            entries::extend(&mut found.entries, added);
         }
         if start.is_some() {
             return Err(hole(&found.entries));
@@ -210,17 +202,6 @@ fn hole(entries: &[Entry]) -> Error {
     Error::Hole(entries.last().map_or(1, |entry| entry.index + 1))
 }
 
-/// The entries of a record, each after its size.
-fn encode(entries: &[Entry], bytes: &mut Vec<u8>) -> Result<(), Error> {
-    for entry in entries {
-        let entry = codec::encode(entry)?;
-        let size = u32::try_from(entry.len()).map_err(Error::log("write"))?;
-        bytes.put_u32_le(size);
-        bytes.put_slice(&entry);
-    }
-    Ok(())
-}
-
 /// A whole record.
 pub(crate) fn decode(mut bytes: Bytes) -> Result<(Head, Vec<Entry>), Error> {
     let malformed = |reason: &str| Error::malformed("raft log", reason);
@@ -229,22 +210,7 @@ pub(crate) fn decode(mut bytes: Bytes) -> Result<(Head, Vec<Entry>), Error> {
         .and_then(|(head, _)| Head::from_bytes(head))
         .ok_or_else(|| malformed("a record without a head"))?;
     bytes.advance(Head::BYTES);
-    let mut entries: Vec<Entry> = Vec::new();
-    while bytes.has_remaining() {
-        let size = bytes.try_get_u32_le().unwrap_or(u32::MAX) as usize;
-        if size > bytes.len() {
-            return Err(malformed("an entry is cut off"));
-        }
-        let entry: Entry = codec::decode(&bytes.split_to(size))?;
-        let follows = entries
-            .last()
-            .is_none_or(|last| last.index.checked_add(1) == Some(entry.index));
-        if entry.index == u64::MAX || !follows {
-            return Err(malformed("the entries of a record are not consecutive"));
-        }
-        entries.push(entry);
-    }
-    Ok((head, entries))
+    Ok((head, entries::decode(bytes)?))
 }
 
 fn key(number: u64) -> [u8; 9] {

@@ -161,6 +161,15 @@ fn sealed_entry(entry: &Entry, key: &DataKey) -> Entry {
 }
 
 impl<L: LogStore> LogStore for SealedLog<L> {
+    fn member(&self) -> Result<Option<LocalMember>, Error> {
+        let member = self.log.member()?;
+        Ok(member.map(|member| LocalMember {
+            // Known to nobody above.
+            sealed: false,
+            ..member
+        }))
+    }
+
     fn load(&mut self) -> Result<Loaded, Error> {
         let loaded = self.log.load()?;
         let (loaded, aged) = self.open_all(loaded)?;

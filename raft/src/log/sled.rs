@@ -11,10 +11,9 @@
 //! only written when they change.
 
 use std::{
-    fs::{DirBuilder, File, TryLockError},
-    os::unix::fs::DirBuilderExt,
+    fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -25,7 +24,8 @@ use prost::Message as _;
 
 use super::{
     Batch, Loaded, LogStore, SnapshotWriter, WrittenSnapshot,
-    format::Format,
+    dir::LogDir,
+    head::Head,
     records::{Found, Records},
     snapshot_dir::SnapshotDir,
     writes::Writes,
@@ -46,13 +46,13 @@ const SNAPSHOT: &[u8] = b"s";
 
 /// A log in a directory of its own.
 #[derive(Debug)]
-pub struct SledLog {
+pub(super) struct SledLog {
     db: sled::Db,
     log: sled::Tree,
     /// sled's file, to sync it.
     file: File,
-    dir: PathBuf,
-    format: Format,
+    /// Highest number of a record's first piece that was found in sled's file, before it was opened.
+    seen: Option<u64>,
     records: Records,
     /// Index of the last entry or of the snapshot.
     last: u64,
@@ -61,72 +61,39 @@ pub struct SledLog {
     snapshots: SnapshotDir,
     /// Of the newest snapshot, 0 without one.
     snapshot_index: u64,
-    /// Held last: whoever gets it finds the rest closed.
-    _lock: Arc<File>,
+    /// Dropped last: whoever gets the lock finds the rest closed.
+    dir: LogDir,
 }
 
 impl SledLog {
-    /// Opens the log in `dir`, which is created with mode 0700 if there is none.
+    /// Opens the log in a directory of this kind.
     ///
     /// # Errors
-    /// [`Error::Locked`] if another process, or another `SledLog` of this one, has it open,
-    /// [`Error::Newer`] if a newer version has written it, [`Error::Damaged`] if it lacks what was
-    /// durable.
-    pub fn open(dir: &Path) -> Result<Self, Error> {
-        let open = "open";
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(Error::log("create directory"))?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(dir.join("lock"))
-            .map_err(Error::log(open))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Locked(dir.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(Error::log(open)(error)),
-        }
-        let format = Format::open(dir)?;
-        let (db, log) = open_db(dir)?;
-        let file = File::open(dir.join("db")).map_err(Error::log(open))?;
-        let lock = Arc::new(lock);
+    /// [`Error::Damaged`] if it lacks what was durable.
+    pub(super) fn open(mut dir: LogDir) -> Result<Self, Error> {
+        let path = dir.path.join("db");
+        let seen = Head::highest(&path, 0, dir.format.id).map_err(Error::log("read"))?;
+        let seen = dir.format.note(seen)?;
+        let (db, log) = open_db(&dir.path)?;
+        let file = File::open(path).map_err(Error::log("open"))?;
         let mut opened = Self {
             db,
             log,
             file,
-            dir: dir.to_owned(),
-            format,
+            seen,
             records: Records::default(),
             last: 0,
             hard_state: HardState::default(),
-            snapshots: SnapshotDir::new(dir.to_owned(), lock.clone()),
+            snapshots: SnapshotDir::new(dir.path.clone(), dir.lock.clone()),
             snapshot_index: 0,
-            _lock: lock,
+            dir,
         };
         opened.sync()?;
-        for dir in [Some(dir), dir.parent()].into_iter().flatten() {
-            // A relative path of one part has the empty path as parent.
-            if !dir.as_os_str().is_empty() {
-                File::open(dir)
-                    .and_then(|dir| dir.sync_all())
-                    .map_err(Error::log("sync directory"))?;
-            }
-        }
+        opened.dir.sync()?;
         let newest = opened.load()?.snapshot.is_some();
         let newest = newest.then_some(opened.snapshot_index);
         opened.snapshots.remove_all_but(newest)?;
         Ok(opened)
-    }
-
-    /// Whose log this is, `None` if nothing was ever stored. Unlike [`LogStore::load`] this reads
-    /// nothing else.
-    pub fn member(&self) -> Result<Option<LocalMember>, Error> {
-        let member = self.read(MEMBER)?.map(LocalMember::decode).transpose();
-        member.map_err(|error| Error::malformed("identity", error))
     }
 
     /// Makes everything written so far durable.
@@ -138,7 +105,7 @@ impl SledLog {
     /// Writes a batch and, as everything that must last, a record with it: without one it would not
     /// show when it is lost.
     fn write(&mut self, entries: &[Entry], mut writes: Writes) -> Result<(), Error> {
-        let (commit, id) = (self.hard_state.commit, self.format.id);
+        let (commit, id) = (self.hard_state.commit, self.dir.format.id);
         self.records.append(entries, commit, id, &mut writes)?;
         writes.apply(&self.log)?;
         self.sync()
@@ -162,7 +129,7 @@ impl SledLog {
             records,
             entries,
             commit,
-        } = Records::load(&self.log, self.format.id)?;
+        } = Records::load(&self.log, self.dir.format.id)?;
         loaded.entries = entries;
         loaded.hard_state.commit = loaded.hard_state.commit.max(commit);
         if let Some(pointer) = self.read(SNAPSHOT)? {
@@ -176,7 +143,7 @@ impl SledLog {
         }
         // The record at `next_piece` may be the torn rest of an append that nobody was told of. One
         // after it cannot: it was begun when that one was durable.
-        if self.format.seen > Some(records.next_piece()) {
+        if self.seen > Some(records.next_piece()) {
             let last = loaded.entries.last().map_or(0, |entry| entry.index);
             return Err(Error::Hole(last.max(self.snapshot_index) + 1));
         }
@@ -192,6 +159,11 @@ impl SledLog {
 }
 
 impl LogStore for SledLog {
+    fn member(&self) -> Result<Option<LocalMember>, Error> {
+        let member = self.read(MEMBER)?.map(LocalMember::decode).transpose();
+        member.map_err(|error| Error::malformed("identity", error))
+    }
+
     fn load(&mut self) -> Result<Loaded, Error> {
         let load = AssertUnwindSafe(|| {
             let mut loaded = self.load_records()?;
@@ -203,12 +175,13 @@ impl LogStore for SledLog {
         });
         // sled panics on some damage.
         let loaded = match catch_unwind(load) {
-            Ok(Err(Error::Hole(index))) => {
-                let reason = "later ones, or the commit index, say that it was there";
-                Err(Error::damaged(&self.dir, index, reason))
-            }
+            Ok(Err(Error::Hole(index))) => Err(self.dir.damaged(index)),
             Ok(loaded) => loaded,
-            Err(_) => Err(Error::damaged(&self.dir, 1, "sled cannot read its file")),
+            Err(_) => Err(Error::damaged(
+                &self.dir.path,
+                1,
+                "sled cannot read its file",
+            )),
         }?;
         self.last = loaded.last_index();
         self.hard_state = loaded.hard_state.clone();

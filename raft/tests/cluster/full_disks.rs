@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use skep_raft::{Error, SledLog, testing::may_mount};
+use skep_raft::{Error, LogKind, open_log, testing::may_mount};
 use tokio::time::timeout;
 
 use crate::support::Cluster;
@@ -70,7 +70,8 @@ async fn r01_a_manager_with_a_full_disk_stops_and_catches_up_once_there_is_space
 
     disk.fill();
     let raft = cluster.managers[victim].raft();
-    for i in 0..10 {
+    // More than there is room for in the files that it has already.
+    for i in 0..30 {
         cluster.write_large(&format!("large{i}"), 100_000).await;
     }
     let end = timeout(Duration::from_secs(20), raft.stopped()).await;
@@ -84,7 +85,7 @@ async fn r01_a_manager_with_a_full_disk_stops_and_catches_up_once_there_is_space
     disk.free();
     cluster.restart(victim).await;
     cluster.everyone_has("meanwhile").await;
-    cluster.everyone_has("large9").await;
+    cluster.everyone_has("large29").await;
     cluster.write("after").await;
     cluster.everyone_has("after").await;
     cluster.kill(victim);
@@ -96,24 +97,26 @@ fn a_log_on_a_read_only_disk_is_refused_with_the_reason() {
     if !may_mount("a_log_on_a_read_only_disk_is_refused_with_the_reason") {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let disk = Small::mount(dir.path().to_owned(), "size=16m");
-    let log = dir.path().join("raft");
-    loop {
-        mount_again(&disk.0, "rw");
-        drop(SledLog::open(&log).unwrap());
-        // sled closes its file in the background.
-        if mount_again(&disk.0, "ro") {
-            break;
+    for kind in LogKind::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Small::mount(dir.path().to_owned(), "size=16m");
+        let log = dir.path().join("raft");
+        loop {
+            mount_again(&disk.0, "rw");
+            drop(open_log(&log, kind).unwrap());
+            // sled closes its file in the background.
+            if mount_again(&disk.0, "ro") {
+                break;
+            }
+            std::thread::yield_now();
         }
-        std::thread::yield_now();
+        let refused = open_log(&log, kind).err().unwrap();
+        let said = refused.to_string();
+        assert!(matches!(refused, Error::Log { .. }), "{kind:?}: {said}");
+        assert!(said.contains("Read-only file system"), "{kind:?}: {said}");
+        mount_again(&disk.0, "rw");
+        open_log(&log, kind).unwrap();
     }
-    let refused = SledLog::open(&log).unwrap_err();
-    let said = refused.to_string();
-    assert!(matches!(refused, Error::Log { .. }), "{said}");
-    assert!(said.contains("Read-only file system"), "{said}");
-    mount_again(&disk.0, "rw");
-    SledLog::open(&log).unwrap();
 }
 
 fn mount_again(path: &Path, mode: &str) -> bool {

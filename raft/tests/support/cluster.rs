@@ -6,7 +6,7 @@ use std::{
 };
 
 use skep_proto::v1;
-use skep_raft::{Error, LogStore, SledLog, force_new_cluster};
+use skep_raft::{Error, LogKind, LogStore, force_new_cluster, open_log};
 use skep_security::RootCa;
 use skep_store::Tx;
 use tokio::time::timeout;
@@ -99,15 +99,15 @@ impl Cluster {
 
     pub async fn restart(&mut self, manager: usize) {
         let log = self.open_log(manager).await;
-        self.managers[manager].run(None, Some(Box::new(log))).await;
+        self.managers[manager].run(None, Some(log)).await;
     }
 
     /// Opens the log of a manager that was killed, which closes it soon.
-    pub async fn open_log(&self, manager: usize) -> SledLog {
+    pub async fn open_log(&self, manager: usize) -> Box<dyn LogStore> {
         let dir = self.managers[manager].log_dir();
         let started = Instant::now();
         loop {
-            match SledLog::open(&dir) {
+            match open_log(&dir, LogKind::default()) {
                 Ok(log) => return log,
                 Err(Error::Locked(_)) if started.elapsed() < PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -123,7 +123,7 @@ impl Cluster {
         let addr = bind("127.0.0.1:0".parse().unwrap()).await.local_addr();
         let manager = &mut self.managers[manager];
         manager.addr = addr.unwrap();
-        manager.run_with(None, contact, Some(Box::new(log))).await;
+        manager.run_with(None, contact, Some(log)).await;
     }
 
     /// Starts a killed manager as the only one of its group, at another address.
@@ -133,7 +133,7 @@ impl Cluster {
         let manager = &mut self.managers[manager];
         manager.addr = addr.unwrap();
         force_new_cluster(&mut log, &manager.addr.to_string()).unwrap();
-        manager.run(None, Some(Box::new(log))).await;
+        manager.run(None, Some(log)).await;
     }
 
     /// Puts a forwarder in front of a killed manager and lets it advertise that.
@@ -154,7 +154,7 @@ impl Cluster {
                 });
             }
         });
-        manager.run(None, Some(Box::new(log))).await;
+        manager.run(None, Some(log)).await;
     }
 
     /// Waits until all that run know each other at the addresses that they have now.

@@ -22,6 +22,10 @@ impl FailingLog {
 }
 
 impl LogStore for FailingLog {
+    fn member(&self) -> Result<Option<LocalMember>, Error> {
+        self.0.member()
+    }
+
     fn load(&mut self) -> Result<Loaded, Error> {
         self.0.load()
     }
@@ -69,6 +73,10 @@ impl HookedLog {
 }
 
 impl LogStore for HookedLog {
+    fn member(&self) -> Result<Option<LocalMember>, Error> {
+        self.log.member()
+    }
+
     fn load(&mut self) -> Result<Loaded, Error> {
         self.log.load()
     }

@@ -17,7 +17,7 @@ use skep_proto::{
         health_server::{Health, HealthServer},
     },
 };
-use skep_raft::{Config, LogStore, Raft, RaftService, SledLog, Status, request_join};
+use skep_raft::{Config, LogKind, LogStore, Raft, RaftService, Status, open_log, request_join};
 use skep_security::{
     Credentials, Identity, Role, RootCa, ServerName, Tls, authorize, tls_incoming,
 };
@@ -207,7 +207,7 @@ impl Manager {
             tick: Duration::from_millis(50),
             join,
         };
-        let log = log.unwrap_or_else(|| Box::new(SledLog::open(&self.log_dir()).unwrap()));
+        let log = log.unwrap_or_else(|| open_log(&self.log_dir(), LogKind::default()).unwrap());
         let raft = Raft::start(config, self.store.clone(), self.tls.clone(), log)
             .await
             .unwrap();

@@ -18,6 +18,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use skep_agent::{OnStop, executor::null::NullExecutor};
 use skep_node::{Config, Join, Node};
 use skep_proto::v1::node_spec::Availability;
+use skep_raft::LogKind;
 use skep_security::{BoxedIo, Dial, TcpDial};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -72,6 +73,7 @@ pub async fn run(args: Child) -> anyhow::Result<ExitCode> {
     let join = args.join.zip(std::env::var(TOKEN).ok());
     let config = Config {
         force_new_cluster: false,
+        raft_log: LogKind::default(),
         unlock_key: None,
         state_dir: args.state_dir,
         join: join.map(|(addr, token)| Join {

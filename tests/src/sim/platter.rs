@@ -20,6 +20,10 @@ impl Platter {
 }
 
 impl LogStore for Platter {
+    fn member(&self) -> Result<Option<LocalMember>, Error> {
+        self.log.member()
+    }
+
     fn load(&mut self) -> Result<Loaded, Error> {
         self.log.load()
     }

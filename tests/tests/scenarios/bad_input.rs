@@ -5,6 +5,7 @@ use std::sync::Arc;
 use skep_agent::{OnStop, executor::null::NullExecutor};
 use skep_node::{Config, Join, Node};
 use skep_proto::v1::node_spec::Availability;
+use skep_raft::LogKind;
 use skep_security::TcpDial;
 use skep_tests::cluster::Cluster;
 
@@ -16,6 +17,7 @@ fn config(dir: &std::path::Path, join: Option<(&str, &str)>) -> Config {
             token: Some(token.to_owned()),
         }),
         force_new_cluster: false,
+        raft_log: LogKind::default(),
         listen_remote_api: "127.0.0.1:0".to_owned(),
         advertise_addr: None,
         listen_control_api: dir.join("s.sock"),

@@ -6,6 +6,7 @@ use skep_agent::{OnStop, executor::null::NullExecutor};
 use skep_manager::server::Health;
 use skep_node::{Config, Node};
 use skep_proto::v1::{health_server::HealthServer, node_spec::Availability};
+use skep_raft::LogKind;
 use skep_security::{JoinToken, TcpDial, Tls, join, tls_incoming};
 use skep_tests::cluster::Cluster;
 use tonic::transport::Server;
@@ -65,6 +66,7 @@ async fn a_second_manager_that_dies_while_it_joins_comes_back() {
         state_dir,
         join: None,
         force_new_cluster: false,
+        raft_log: LogKind::default(),
         listen_remote_api: own_addr,
         advertise_addr: None,
         listen_control_api: dir.path().join("s.sock"),

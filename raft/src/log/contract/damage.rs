@@ -1,4 +1,4 @@
-//! What a power cut and a failing disk do to sled's file, and what a start makes of it.
+//! What a power cut and a failing disk do to the file that is written, and what a start makes of it.
 
 use std::{
     fs,
@@ -12,10 +12,21 @@ use tempfile::TempDir;
 use super::{Batch, HardState, LocalMember, entries, indexes, save, snapshot};
 use crate::{
     Error,
-    log::{LogStore, SledLog},
+    log::{LogKind, LogStore as _, open_log},
 };
 
+/// What the file `format` begins with, before the number.
+const TITLE: &str = "skep raft log, format ";
 const PATIENCE: Duration = Duration::from_secs(60);
+
+super::of_each_kind!(
+    r02_a_torn_tail_is_dropped_wherever_it_is_torn,
+    r02_a_large_torn_append_is_dropped_as_a_whole,
+    r02_damage_in_the_middle_is_refused_each_time,
+    a_log_of_a_newer_version_is_left_alone,
+    a_log_without_a_usable_format_is_refused,
+    what_was_torn_or_cleared_is_not_taken_for_damage_later,
+);
 
 /// In memory if possible: there are thousands of starts, and each syncs.
 fn tempdir() -> TempDir {
@@ -34,8 +45,14 @@ fn copy(from: &Path) -> TempDir {
     to
 }
 
+/// The file that is written.
 fn db(dir: &TempDir) -> PathBuf {
-    dir.path().join("db")
+    let files = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap());
+    let is_it = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name == "db" || name.starts_with("segment-")
+    };
+    files.map(|file| file.path()).filter(is_it).max().unwrap()
 }
 
 fn vote(term: u64) -> Batch {
@@ -51,9 +68,9 @@ fn vote(term: u64) -> Batch {
 
 /// Closed logs before and after one more append: as a crash in the midst of that append finds them.
 /// sled writes to its file when it is closed, so both are copied while it is open.
-fn before_and_after(last: &Batch) -> (TempDir, TempDir) {
+fn before_and_after(kind: LogKind, last: &Batch) -> (TempDir, TempDir) {
     let dir = tempdir();
-    let mut log = SledLog::open(dir.path()).unwrap();
+    let mut log = open_log(dir.path(), kind).unwrap();
     log.set_member(&LocalMember::default()).unwrap();
     for index in 1..=12 {
         log.append(&entries(index..=index, 1)).unwrap();
@@ -73,10 +90,10 @@ fn changed(before: &[u8], after: &[u8]) -> Vec<usize> {
 }
 
 /// The start must find the log as it was before or after the append, and go on.
-fn opens(base: &TempDir, bytes: &[u8], appended: &Batch) -> bool {
+fn opens(kind: LogKind, base: &TempDir, bytes: &[u8], appended: &Batch) -> bool {
     let dir = copy(base.path());
     fs::write(db(&dir), bytes).unwrap();
-    let mut log = SledLog::open(dir.path()).unwrap();
+    let mut log = open_log(dir.path(), kind).unwrap();
     let loaded = log.load().unwrap();
     assert!(loaded.member.is_some());
     assert_eq!(loaded.hard_state.term, 2);
@@ -86,15 +103,14 @@ fn opens(base: &TempDir, bytes: &[u8], appended: &Batch) -> bool {
     log.append(&entries(found + 1..=found + 1, 2)).unwrap();
     log.append(&entries(found + 2..=found + 2, 2)).unwrap();
     drop(log);
-    let mut log = SledLog::open(dir.path()).unwrap();
+    let mut log = open_log(dir.path(), kind).unwrap();
     assert_eq!(indexes(&mut log).len() as u64, found + 2);
     whole
 }
 
-#[test]
-fn r02_a_torn_tail_is_dropped_wherever_it_is_torn() {
+fn r02_a_torn_tail_is_dropped_wherever_it_is_torn(kind: LogKind) {
     let appended = entries(13..=14, 2);
-    let (before, after) = before_and_after(&appended);
+    let (before, after) = before_and_after(kind, &appended);
     let old = fs::read(db(&before)).unwrap();
     let new = fs::read(db(&after)).unwrap();
     let changed = changed(&old, &new);
@@ -103,25 +119,24 @@ fn r02_a_torn_tail_is_dropped_wherever_it_is_torn() {
     // sled may have made the file longer before it is filled, or not.
     for cut in first..=last + 1 {
         let mut torn = new[..cut].to_vec();
-        kept += u32::from(opens(&after, &torn, &appended));
+        kept += u32::from(opens(kind, &after, &torn, &appended));
         torn.resize(new.len(), 0);
-        kept += u32::from(opens(&after, &torn, &appended));
+        kept += u32::from(opens(kind, &after, &torn, &appended));
     }
     assert!((1..=4).contains(&kept), "{kept}");
     for at in changed {
         let mut garbled = new.clone();
         garbled[at] ^= 0x55;
-        opens(&after, &garbled, &appended);
+        opens(kind, &after, &garbled, &appended);
     }
 }
 
-#[test]
-fn r02_a_large_torn_append_is_dropped_as_a_whole() {
+fn r02_a_large_torn_append_is_dropped_as_a_whole(kind: LogKind) {
     let mut appended = entries(13..=400, 2);
     for entry in &mut appended.entries {
         entry.data = vec![entry.index as u8; 4000].into();
     }
-    let (before, after) = before_and_after(&appended);
+    let (before, after) = before_and_after(kind, &appended);
     let old = fs::read(db(&before)).unwrap();
     let new = fs::read(db(&after)).unwrap();
     let mut at = old.len();
@@ -131,22 +146,22 @@ fn r02_a_large_torn_append_is_dropped_as_a_whole() {
         let end = new.len().min(at + 512);
         let mut lost = new.clone();
         lost[at..end].fill(0);
-        kept += u32::from(opens(&after, &lost, &appended));
-        kept += u32::from(opens(&after, &new[..at], &appended));
+        kept += u32::from(opens(kind, &after, &lost, &appended));
+        kept += u32::from(opens(kind, &after, &new[..at], &appended));
         at += 173 * 512 + 100;
     }
     // What sled fills a segment up with may be lost.
     assert!(kept <= 2, "{kept}");
-    assert!(opens(&after, &new, &appended));
+    assert!(opens(kind, &after, &new, &appended));
 }
 
 /// Whether a start refuses the log or finds all of it.
-fn refused(dir: &TempDir) -> bool {
+fn refused(kind: LogKind, dir: &TempDir) -> bool {
     let started = Instant::now();
-    let mut opened = SledLog::open(dir.path());
+    let mut opened = open_log(dir.path(), kind);
     // On a busy machine it takes its time until sled has let go of what it has refused.
     while matches!(opened, Err(Error::Locked(_))) && started.elapsed() < PATIENCE {
-        opened = SledLog::open(dir.path());
+        opened = open_log(dir.path(), kind);
     }
     match opened {
         Ok(mut log) => {
@@ -167,10 +182,9 @@ fn refused(dir: &TempDir) -> bool {
     }
 }
 
-#[test]
-fn r02_damage_in_the_middle_is_refused_each_time() {
+fn r02_damage_in_the_middle_is_refused_each_time(kind: LogKind) {
     let dir = tempdir();
-    let mut log = SledLog::open(dir.path()).unwrap();
+    let mut log = open_log(dir.path(), kind).unwrap();
     log.set_member(&LocalMember::default()).unwrap();
     for index in 1..=200 {
         log.append(&entries(index..=index, 1)).unwrap();
@@ -198,10 +212,10 @@ fn r02_damage_in_the_middle_is_refused_each_time() {
             let mut byte = [0];
             file.read_exact_at(&mut byte, at).unwrap();
             file.write_all_at(&[byte[0] ^ 0x55], at).unwrap();
-            if refused(&dir) {
+            if refused(kind, &dir) {
                 seen += 1;
                 assert!(
-                    refused(&dir),
+                    refused(kind, &dir),
                     "a second start takes what the first one refused"
                 );
             }
@@ -210,18 +224,21 @@ fn r02_damage_in_the_middle_is_refused_each_time() {
     assert!(seen > 20, "{seen}");
 }
 
-#[test]
-fn a_log_of_a_newer_version_is_left_alone() {
+fn a_log_of_a_newer_version_is_left_alone(kind: LogKind) {
     let dir = tempdir();
-    SledLog::open(dir.path()).unwrap();
+    open_log(dir.path(), kind).unwrap();
     let path = dir.path().join("format");
     let text = fs::read_to_string(&path).unwrap();
     let before = fs::read(db(&dir)).unwrap();
-    let newer = text.replace("format 1", "format 7") + "new things\n";
+    let newer = format!(
+        "{}7{}new things\n",
+        &text[..TITLE.len()],
+        &text[TITLE.len() + 1..]
+    );
     fs::write(&path, &newer).unwrap();
-    let error = SledLog::open(dir.path()).unwrap_err();
+    let error = open_log(dir.path(), kind).err().unwrap();
     assert!(
-        matches!(&error, Error::Newer { dir: named, found: 7, known: 1 } if named == dir.path())
+        matches!(&error, Error::Newer { dir: named, found: 7, known: 2 } if named == dir.path())
     );
     assert!(
         error.to_string().contains("start the newer version"),
@@ -230,13 +247,12 @@ fn a_log_of_a_newer_version_is_left_alone() {
     assert_eq!(fs::read(db(&dir)).unwrap(), before);
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);
     fs::write(&path, text).unwrap();
-    SledLog::open(dir.path()).unwrap();
+    open_log(dir.path(), kind).unwrap();
 }
 
-#[test]
-fn a_log_without_a_usable_format_is_refused() {
+fn a_log_without_a_usable_format_is_refused(kind: LogKind) {
     let dir = tempdir();
-    SledLog::open(dir.path()).unwrap();
+    open_log(dir.path(), kind).unwrap();
     let path = dir.path().join("format");
     for text in [
         "",
@@ -244,19 +260,18 @@ fn a_log_without_a_usable_format_is_refused() {
         "\u{0}\u{0}",
     ] {
         fs::write(&path, text).unwrap();
-        let refused = SledLog::open(dir.path());
+        let refused = open_log(dir.path(), kind);
         assert!(matches!(refused, Err(Error::Damaged { .. })), "{text}");
     }
     fs::remove_file(&path).unwrap();
-    let refused = SledLog::open(dir.path());
+    let refused = open_log(dir.path(), kind);
     assert!(matches!(refused, Err(Error::Damaged { .. })));
 }
 
-#[test]
-fn what_was_torn_or_cleared_is_not_taken_for_damage_later() {
+fn what_was_torn_or_cleared_is_not_taken_for_damage_later(kind: LogKind) {
     let dir = tempdir();
     for round in 0..4 {
-        let mut log = SledLog::open(dir.path()).unwrap();
+        let mut log = open_log(dir.path(), kind).unwrap();
         let last = log.load().unwrap().last_index();
         for index in last + 1..=last + 30 {
             log.append(&entries(index..=index, 1)).unwrap();
@@ -271,5 +286,5 @@ fn what_was_torn_or_cleared_is_not_taken_for_damage_later() {
             log.append(&vote(round)).unwrap();
         }
     }
-    SledLog::open(dir.path()).unwrap();
+    open_log(dir.path(), kind).unwrap();
 }

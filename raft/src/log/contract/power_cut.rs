@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::{Batch, HardState, LocalMember, entries, indexes, save, snapshot};
 use crate::{
-    log::{LogStore, SledLog},
+    log::{LogKind, LogStore as _, open_log},
     testing::may_mount,
 };
 
@@ -103,19 +103,20 @@ fn credentials() -> Credentials {
     Credentials::self_issue(&RootCa::generate().unwrap(), &who, hour).unwrap()
 }
 
-#[test]
-fn what_was_acknowledged_survives_a_power_cut() {
+super::of_each_kind!(what_was_acknowledged_survives_a_power_cut);
+
+fn what_was_acknowledged_survives_a_power_cut(kind: LogKind) {
     if !may_mount("what_was_acknowledged_survives_a_power_cut") {
         return;
     }
     let image = Image::new();
     fs::create_dir(image.root().join("state")).unwrap();
     run(&mut Command::new("sync"));
-    let mut log = SledLog::open(&raft(&image.root())).unwrap();
+    let mut log = open_log(&raft(&image.root()), kind).unwrap();
     log.set_member(&member()).unwrap();
     let check = |what: &str, (first, last), snapshot, term| {
         let cut = image.cut();
-        let mut log = SledLog::open(&raft(&cut.root())).unwrap();
+        let mut log = open_log(&raft(&cut.root()), kind).unwrap();
         let loaded = log.load().unwrap();
         assert_eq!(loaded.member, Some(member()), "{what}");
         assert_eq!(loaded.snapshot, snapshot, "{what}");

@@ -8,7 +8,7 @@ use skep_security::DataKeys;
 use super::*;
 use crate::{
     codec::{self, HardState, Message, MessageType, Snapshot},
-    log::{MemoryLog, SledLog},
+    log::{LogKind, MemoryLog, open_log},
 };
 
 const SECRET: &str = "correct horse battery staple";
@@ -135,30 +135,32 @@ fn what_the_inner_log_sees_tells_nothing() {
 
 #[test]
 fn no_file_of_a_log_tells_anything() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("raft");
-    let keys = Arc::new(TestKeys::new());
-    let mut log = SealedLog::open(SledLog::open(&path).unwrap(), keys.clone()).unwrap();
-    log.set_member(&member()).unwrap();
-    for index in 1..=50 {
-        log.append(&entries(index..=index, 1)).unwrap();
-    }
-    save(&mut log, 40);
-    log.compact(20).unwrap();
-    drop(log);
-    let mut found = 0;
-    for file in std::fs::read_dir(&path).unwrap() {
-        let file = file.unwrap();
-        if file.file_type().unwrap().is_file() {
-            let bytes = std::fs::read(file.path()).unwrap();
-            found += bytes.len();
-            let mut parts = bytes.windows(SECRET.len());
-            assert!(!parts.any(|part| part == SECRET.as_bytes()), "{file:?}");
+    for kind in LogKind::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("raft");
+        let keys = Arc::new(TestKeys::new());
+        let mut log = SealedLog::open(open_log(&path, kind).unwrap(), keys.clone()).unwrap();
+        log.set_member(&member()).unwrap();
+        for index in 1..=50 {
+            log.append(&entries(index..=index, 1)).unwrap();
         }
+        save(&mut log, 40);
+        log.compact(20).unwrap();
+        drop(log);
+        let mut found = 0;
+        for file in std::fs::read_dir(&path).unwrap() {
+            let file = file.unwrap();
+            if file.file_type().unwrap().is_file() {
+                let bytes = std::fs::read(file.path()).unwrap();
+                found += bytes.len();
+                let mut parts = bytes.windows(SECRET.len());
+                assert!(!parts.any(|part| part == SECRET.as_bytes()), "{file:?}");
+            }
+        }
+        assert!(found > 5000, "the check sees what was written");
+        let mut log = SealedLog::open(open_log(&path, kind).unwrap(), keys).unwrap();
+        assert_eq!(log.load().unwrap().last_index(), 50);
     }
-    assert!(found > 5000, "the check sees what was written");
-    let mut log = SealedLog::open(SledLog::open(&path).unwrap(), keys).unwrap();
-    assert_eq!(log.load().unwrap().last_index(), 50);
 }
 
 #[test]

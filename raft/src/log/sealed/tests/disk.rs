@@ -1,4 +1,4 @@
-//! The change of the key with the files that ship: a key file and a log on sled.
+//! The change of the key with the files that ship: a key file and a log on disk.
 
 use std::{
     fs,
@@ -41,10 +41,10 @@ impl Host {
     }
 
     /// Opens it with the unlock key that it may have by now.
-    fn open(&self, unlock: &UnlockKey) -> (NodeKey, SealedLog<SledLog>) {
+    fn open(&self, unlock: &UnlockKey) -> (NodeKey, SealedLog<Box<dyn LogStore>>) {
         let loaded = Credentials::load(&self.dir("certificates"), Some(unlock)).unwrap();
         let (_, key) = loaded.unwrap();
-        let log = SledLog::open(&self.dir("raft")).unwrap();
+        let log = open_log(&self.dir("raft"), LogKind::default()).unwrap();
         let log = SealedLog::open(log, Arc::new(key.clone())).unwrap();
         (key, log)
     }
