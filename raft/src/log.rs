@@ -9,12 +9,10 @@ pub(crate) mod format;
 mod head;
 mod memory;
 mod own_snapshot;
-pub(crate) mod records;
 mod sealed;
 pub(crate) mod segments;
-mod sled;
+pub(crate) mod sled;
 pub(crate) mod snapshot_dir;
-mod writes;
 
 use std::{path::Path, sync::Arc};
 
@@ -96,15 +94,15 @@ pub struct Batch {
 
 /// A durable log. Every method but [`Self::compact`] returns when what it did is on disk, and after an
 /// error of a writing method nothing more may be written: what is stored is unknown until the log is
-/// loaded again.
+/// opened again.
 pub trait LogStore: Send {
     /// Whose log this is, `None` if nothing was ever stored. Unlike [`Self::load`] this reads nothing
     /// else.
     fn member(&self) -> Result<Option<LocalMember>, Error>;
 
     /// Reads everything. What an interrupted append has left is dropped. Fails with [`Error::Hole`]
-    /// or [`Error::Damaged`] if something that was durable is missing, as far as that shows: of the
-    /// last append it does not.
+    /// or [`Error::Damaged`] if something that was durable is missing, as far as that shows: of what was
+    /// appended last it does not.
     fn load(&mut self) -> Result<Loaded, Error>;
 
     /// Stores whose log this is.

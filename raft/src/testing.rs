@@ -7,7 +7,7 @@ use raft::eraftpb::{Entry, Message};
 
 use crate::{
     Batch, Error, Loaded, Replica, ReplicaConfig, codec,
-    log::{format::Format, records, segments, snapshot_dir},
+    log::{format::Format, segments, sled, snapshot_dir},
     member::Membership,
 };
 
@@ -35,19 +35,17 @@ pub fn decode_entry(bytes: &Bytes) {
 
 /// Reads what is stored in sled as one append.
 pub fn decode_record(bytes: &Bytes) {
-    if let Ok((_, entries)) = records::decode(bytes.clone()) {
-        for entry in entries {
-            let _ = codec::encode(&entry);
-        }
-    }
+    write_again(sled::decode_record(bytes.clone()));
 }
 
 /// Reads what is stored in a segment as one append.
 pub fn decode_segment_record(bytes: &Bytes) {
-    if let Ok(entries) = segments::decode_record(bytes.clone()) {
-        for entry in entries {
-            let _ = codec::encode(&entry);
-        }
+    write_again(segments::decode_record(bytes.clone()));
+}
+
+fn write_again(entries: Result<Vec<Entry>, Error>) {
+    for entry in entries.into_iter().flatten() {
+        let _ = codec::encode(&entry);
     }
 }
 

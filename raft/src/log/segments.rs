@@ -86,6 +86,16 @@ fn path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{PREFIX}{number:020}"))
 }
 
+/// Writes the last record once more before it syncs: it was read and counts from now on, but a process
+/// that was killed may not have synced it, and a sync that has failed leaves it in memory as if it were
+/// written.
+fn make_durable(file: &File, at: u64, size: u64) -> std::io::Result<()> {
+    let mut record = vec![0; size as usize];
+    file.read_exact_at(&mut record, at)?;
+    file.write_all_at(&record, at)?;
+    file.sync_data()
+}
+
 /// The numbers of all segments in a directory, in order.
 pub(super) fn numbers(dir: &Path) -> std::io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
@@ -105,6 +115,11 @@ impl SegmentLog {
     /// [`Error::Damaged`] if it lacks what was durable.
     pub(super) fn open(dir: LogDir) -> Result<Self, Error> {
         let found = Found::read(&dir)?;
+        let snapshots = SnapshotDir::new(dir.path.clone(), dir.lock.clone());
+        if found.number == 0 && snapshots.has_any()? {
+            // The log was there before its first snapshot.
+            return Err(dir.damaged(1));
+        }
         let open = Error::log("open");
         let (file, segments) = if found.segments.is_empty() {
             let file = spare::make(&path(&dir.path, 0), FIRST_BYTES).map_err(open)?;
@@ -116,8 +131,8 @@ impl SegmentLog {
             let file = options.read(true).write(true).open(path(&dir.path, last));
             (file.map_err(open)?, found.segments)
         };
-        // What a process that was killed had not synced was read, so it counts from now on.
-        file.sync_data().map_err(Error::log("sync"))?;
+        make_durable(&file, found.at - found.last_size, found.last_size)
+            .map_err(Error::log("sync"))?;
         dir.sync()?;
         let mut opened = Self {
             segments,
@@ -125,12 +140,12 @@ impl SegmentLog {
             file,
             at: found.at,
             number: found.number,
-            spare: Spare::new(&dir.path).map_err(Error::log("drop"))?,
+            spare: Spare::new(&dir.path),
             member: found.meta.member,
             hard_state: HardState::default(),
             last: 0,
             first: found.meta.first,
-            snapshots: SnapshotDir::new(dir.path.clone(), dir.lock.clone()),
+            snapshots,
             snapshot_index: found.meta.snapshot,
             dir,
         };
@@ -139,11 +154,16 @@ impl SegmentLog {
         // Only now that nothing is missing.
         opened.snapshots.remove_all_but(newest)?;
         opened.remove_leftovers()?;
+        if opened.at == 0 && opened.segments.len() > 1 {
+            // It was begun when a crash came. Those before it must not go while it is empty.
+            opened.write(Meta::default(), &[])?;
+        }
         Ok(opened)
     }
 
-    /// Removes segments that were dropped and are back after a crash.
+    /// Removes the spare file, and segments that were dropped and are back after a crash.
     fn remove_leftovers(&self) -> Result<(), Error> {
+        self.spare.remove_leftover().map_err(Error::log("drop"))?;
         for number in numbers(&self.dir.path).map_err(Error::log("read"))? {
             let is_used = |segment: &Segment| segment.number == number;
             if !self.segments.iter().any(is_used) {
@@ -185,6 +205,7 @@ impl SegmentLog {
             vote: self.hard_state.vote,
             snapshot: self.snapshot_index,
             first: self.first,
+            last: self.last,
             cleared: meta.cleared,
             member: meta.member.clone().or(begins),
         };
@@ -252,7 +273,11 @@ impl LogStore for SegmentLog {
         let first = self.first.max(found.meta.first);
         let dropped = loaded.entries.partition_point(|entry| entry.index < first);
         loaded.entries.drain(..dropped);
-        loaded.check().map_err(|error| match error {
+        let check = match loaded.last_index() {
+            last if last < found.meta.last => Err(Error::Hole(last + 1)),
+            _ => loaded.check(),
+        };
+        check.map_err(|error| match error {
             // Where a whole part is missing, what was found before it says more.
             Error::Hole(index) => self.dir.damaged(index.max(found.lost.unwrap_or(0))),
             error => error,
@@ -311,11 +336,13 @@ impl LogStore for SegmentLog {
         let index = index.min(self.snapshot_index);
         self.first = self.first.max(index + 1);
         let is_old = |segment: &Segment| segment.last <= index;
+        // The last one is written.
         if self.segments.len() > 1
-            && let Some(old) = self.segments.pop_front_if(|oldest| is_old(oldest))
+            && let Some(old) = self.segments.front().filter(|oldest| is_old(oldest))
         {
             let old = path(&self.dir.path, old.number);
             self.spare.offer(&old).map_err(Error::log("drop"))?;
+            self.segments.pop_front();
         }
         Ok(self.segments.len() == 1 || !self.segments.front().is_some_and(is_old))
     }

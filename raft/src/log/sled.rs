@@ -10,6 +10,9 @@
 //! An append is one key if it can: the commit index travels with the entries, and term and vote are
 //! only written when they change.
 
+mod records;
+mod writes;
+
 use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -22,13 +25,13 @@ use std::{
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{
-    Batch, Loaded, LogStore, SnapshotWriter, WrittenSnapshot,
-    dir::LogDir,
-    head::Head,
+use self::{
     records::{Found, Records},
-    snapshot_dir::SnapshotDir,
     writes::Writes,
+};
+use super::{
+    Batch, Loaded, LogStore, SnapshotWriter, WrittenSnapshot, dir::LogDir, head::Head,
+    snapshot_dir::SnapshotDir,
 };
 use crate::{
     Error, LocalMember,
@@ -43,6 +46,11 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 const MEMBER: &[u8] = b"m";
 const HARD_STATE: &[u8] = b"h";
 const SNAPSHOT: &[u8] = b"s";
+
+/// Reads a record.
+pub(crate) fn decode_record(bytes: Bytes) -> Result<Vec<Entry>, Error> {
+    records::decode(bytes).map(|(_, entries)| entries)
+}
 
 /// A log in a directory of its own.
 #[derive(Debug)]

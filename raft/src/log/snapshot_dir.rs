@@ -82,6 +82,13 @@ impl SnapshotDir {
         })
     }
 
+    /// Whether a whole snapshot is there, be it pointed to or not.
+    pub(super) fn has_any(&self) -> Result<bool, Error> {
+        let files = fs::read_dir(&self.dir).map_err(Error::log("read"))?;
+        let mut names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
+        Ok(names.any(|name| index_of(&name).is_some()))
+    }
+
     /// Removes the snapshots before `newest`, which must be durable and pointed to.
     pub(super) fn remove_before(&self, newest: u64) -> Result<(), Error> {
         self.remove(|name| index_of(name).is_some_and(|index| index < newest))

@@ -2,7 +2,7 @@
 //!
 //! 1. A pending key is on disk; from then on it seals everything new.
 //! 2. A snapshot sealed with it covers the last entry that is not, and the log says that it counts.
-//! 3. The log up to that entry is dropped from the disk. Slow followers are served from memory.
+//! 3. The log up to that entry is dropped, durably. Slow followers are served from memory.
 //! 4. The pending key becomes the current one, and the old one is forgotten.
 //!
 //! After a crash in between both keys are known, and what is on disk tells how far it went.
@@ -241,7 +241,8 @@ impl Sealer {
         Ok(())
     }
 
-    /// Ends the change: nothing on disk is sealed with the old key.
+    /// Ends the change: nothing that counts is sealed with the old key. Its bytes stay on disk until
+    /// they are written over.
     pub(super) fn finish(&self) -> Result<(), Error> {
         let _step = self.step.lock();
         self.keyring.finish_rotation()?;

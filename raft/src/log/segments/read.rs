@@ -20,6 +20,8 @@ pub(super) struct Found {
     pub(super) number: u64,
     /// Where that begins in the last segment.
     pub(super) at: u64,
+    /// Size of the record before it, 0 if there is none in the same segment.
+    pub(super) last_size: u64,
     /// As of the last record, with the member.
     pub(super) meta: Meta,
     pub(super) commit: u64,
@@ -44,9 +46,12 @@ impl Found {
             if number != found.number {
                 // What lies before was dropped and is back after a crash; or, if it is needed, there
                 // is a hole.
+                let covered = found.meta.snapshot;
+                let before = found.lost.filter(|lost| *lost > covered);
+                let here = (!found.segments.is_empty()).then(|| found.next_entry());
                 found = Self {
                     number,
-                    lost: (!found.segments.is_empty()).then(|| found.next_entry()),
+                    lost: before.or(here),
                     ..Self::default()
                 };
             }
@@ -57,7 +62,7 @@ impl Found {
         };
         let later = Head::highest(&path(&dir.path, last.number), found.at, dir.format.id)
             .map_err(Error::log("read"))?;
-        // A segment is begun by those before it, so it is the first of all that may be empty.
+        // Only the first of all is begun when there is none before it.
         let is_empty = found.at == 0 && found.segments.len() == 1 && found.number > 0;
         if is_empty || later > Some(found.number) {
             return Err(dir.damaged(found.lost.unwrap_or_else(|| found.next_entry())));
@@ -70,12 +75,13 @@ impl Found {
         let file = File::open(path(&dir.path, number)).map_err(Error::log(read))?;
         let size = file.metadata().map_err(Error::log(read))?.len();
         let mut file = BufReader::with_capacity(64 * 1024, file);
-        self.at = 0;
+        (self.at, self.last_size) = (0, 0);
         self.segments.push_back(Segment { number, last: 0 });
         while let Some(record) =
             record::read(&mut file, size - self.at, dir.format.id, self.number)?
         {
             self.at += record.size;
+            self.last_size = record.size;
             self.number += 1;
             self.commit = record.commit;
             let member = record.meta.member.clone().or(self.meta.member.take());

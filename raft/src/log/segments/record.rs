@@ -28,11 +28,14 @@ pub(super) struct Meta {
     /// Entries before this index were dropped.
     #[prost(uint64, tag = "4")]
     pub(super) first: u64,
+    /// Index of the last entry or of the snapshot, this record included.
+    #[prost(uint64, tag = "5")]
+    pub(super) last: u64,
     /// No entry in a record before this one counts.
-    #[prost(bool, tag = "5")]
+    #[prost(bool, tag = "6")]
     pub(super) cleared: bool,
     /// Whose log it is. Without it, it is whose it was.
-    #[prost(message, optional, tag = "6")]
+    #[prost(message, optional, tag = "7")]
     pub(super) member: Option<LocalMember>,
 }
 

@@ -35,18 +35,21 @@ enum Made {
 }
 
 impl Spare {
-    /// None yet. What an earlier process has left is removed: it may not be whole.
-    pub(super) fn new(dir: &Path) -> io::Result<Self> {
-        let path = dir.join("spare");
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        Ok(Self {
-            path,
+    /// None yet.
+    pub(super) fn new(dir: &Path) -> Self {
+        Self {
+            path: dir.join("spare"),
             made: Made::Not,
             stop: Arc::default(),
-        })
+        }
+    }
+
+    /// Removes what an earlier process has left: it may not be whole.
+    pub(super) fn remove_leftover(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Begins to make a file of `size` bytes on a thread of its own, unless there is one.

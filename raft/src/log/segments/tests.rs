@@ -6,6 +6,8 @@ use super::*;
 use crate::log::{Batch, LogKind, open_log};
 
 const ENTRY_BYTES: usize = 50_000;
+/// Somewhere in the data of a segment's first entry.
+const START: usize = 1000;
 
 /// A log of one entry a record, a few of which fill a segment.
 fn log(dir: &Path, last: u64) -> Box<dyn LogStore> {
@@ -38,6 +40,13 @@ fn indexes(dir: &Path) -> Vec<u64> {
 fn files(dir: &Path) -> Vec<PathBuf> {
     let numbers = numbers(dir).unwrap();
     numbers.iter().map(|number| path(dir, *number)).collect()
+}
+
+/// Number of the next record in a copy of the log.
+fn next_number(dir: &Path) -> u64 {
+    let dir = copy(dir);
+    let dir = LogDir::open(dir.path(), LogKind::Segments).unwrap();
+    Found::read(&dir).unwrap().number
 }
 
 /// What a crash leaves of it.
@@ -99,12 +108,7 @@ fn a_crash_between_two_segments_loses_nothing() {
     let mut log = log(dir.path(), 25);
     let before = files(dir.path());
     assert!(before.len() >= 3);
-    let number = {
-        // The record that is next.
-        let mut found =
-            Found::read(&LogDir::open(copy(dir.path()).path(), LogKind::Segments).unwrap());
-        found.as_mut().unwrap().number
-    };
+    let number = next_number(dir.path());
     let whole: Vec<_> = (1..=25).collect();
     // The next segment has just been made, of nothing or of an old one.
     for content in [vec![0; 5000], fs::read(&before[0]).unwrap()] {
@@ -129,6 +133,49 @@ fn a_crash_between_two_segments_loses_nothing() {
     fs::copy(old.path().join(name), crashed.path().join(name)).unwrap();
     assert_eq!(indexes(crashed.path()), [26]);
     assert_eq!(files(crashed.path()).len(), 1);
+}
+
+#[test]
+fn a_segment_that_was_only_begun_is_not_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = log(dir.path(), 25);
+    save(&mut first, 25);
+    drop(first);
+    fs::write(path(dir.path(), next_number(dir.path())), [0; 5000]).unwrap();
+    let mut log = open_log(dir.path(), LogKind::Segments).unwrap();
+    while !log.compact(25).unwrap() {}
+    assert_eq!(files(dir.path()).len(), 1);
+    // A crash before anything else is written.
+    let crashed = copy(dir.path());
+    let mut log = open_log(crashed.path(), LogKind::Segments).unwrap();
+    assert_eq!(log.load().unwrap().last_index(), 25);
+}
+
+#[test]
+fn r02_lost_entries_show_without_later_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(log(dir.path(), 25));
+    let old = files(dir.path());
+    // A segment without an entry.
+    fs::write(path(dir.path(), next_number(dir.path())), [0; 5000]).unwrap();
+    assert_eq!(indexes(dir.path()).len(), 25);
+    let last = &old[old.len() - 1];
+    let mut bytes = fs::read(last).unwrap();
+    let first = u64::from(bytes[START]);
+    bytes[START] ^= 1;
+    fs::write(last, bytes).unwrap();
+    assert_eq!(lost(dir.path()), first);
+    assert_eq!(files(dir.path()).len(), old.len() + 1, "nothing is removed");
+    // Nor is all that is left taken for a new log.
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = log(dir.path(), 5);
+    save(&mut log, 5);
+    drop(log);
+    for file in files(dir.path()) {
+        fs::remove_file(file).unwrap();
+    }
+    assert_eq!(lost(dir.path()), 1);
+    assert!(dir.path().join("snapshot-5").exists());
 }
 
 #[test]
@@ -173,7 +220,7 @@ fn r02_a_segment_that_is_lost_or_damaged_is_named() {
 #[test]
 fn a_full_disk_is_an_error_that_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let mut spare = Spare::new(dir.path()).unwrap();
+    let mut spare = Spare::new(dir.path());
     fs::create_dir(dir.path().join("spare")).unwrap();
     spare.begin(FIRST_BYTES);
     let failed = spare.take(&dir.path().join("segment"), FIRST_BYTES);

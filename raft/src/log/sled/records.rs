@@ -10,8 +10,12 @@ use std::collections::VecDeque;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 
-use super::{entries, head::Head, writes::Writes};
-use crate::{Error, codec::Entry};
+use super::writes::Writes;
+use crate::{
+    Error,
+    codec::Entry,
+    log::{entries, head::Head},
+};
 
 /// Most bytes in a piece. sled moves large values, and full pages of rather large ones, to files of
 /// their own, which it does not sync: with pieces of 8 KiB it sometimes does, with 4 KiB never.
@@ -203,7 +207,7 @@ fn hole(entries: &[Entry]) -> Error {
 }
 
 /// A whole record.
-pub(crate) fn decode(mut bytes: Bytes) -> Result<(Head, Vec<Entry>), Error> {
+pub(super) fn decode(mut bytes: Bytes) -> Result<(Head, Vec<Entry>), Error> {
     let malformed = |reason: &str| Error::malformed("raft log", reason);
     let head = bytes
         .split_first_chunk()
