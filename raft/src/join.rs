@@ -26,6 +26,8 @@ const DIAL_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// Pause before a manager that was elected just now is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Time for a leader to reach the others before it refuses a removal: a new one has not yet.
+const REACH_PATIENCE: Duration = Duration::from_secs(1);
 /// Metadata of a join request by which a node says that it can begin without a vote. Members of
 /// SwarmKit do not say so, and must not be made to: older ones refuse a snapshot that calls themselves
 /// a learner.
@@ -153,6 +155,12 @@ impl Raft {
     /// can be asked.
     pub async fn remove(&self, raft_id: u64) -> Result<(), Error> {
         let _one_at_a_time = self.membership().await?;
+        let mut watched = self.status();
+        let decided = watched.wait_for(|status| {
+            !status.leading || status.member(raft_id).is_none() || status.can_remove(raft_id)
+        });
+        // If it is not decided by then, what follows says why.
+        let _ = timeout(REACH_PATIENCE, decided).await;
         let own = {
             let status = self.inner.status();
             if !status.leading {
