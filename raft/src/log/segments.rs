@@ -32,15 +32,16 @@ use crate::{
 
 /// Size of a log's first segment in bytes.
 const FIRST_BYTES: u64 = 512 * 1024;
-/// A new segment has the size of the last one, twice that if there are more than [`FEW`] already, but
-/// at most this.
+/// A segment that is made because no old one is free has twice the size of the last one, but at most
+/// this.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
-const FEW: usize = 4;
+/// Old segments that are kept to be used again; more are removed.
+const MAX_FREE: usize = 4;
 
 /// A log in a directory of its own.
 #[derive(Debug)]
 pub(super) struct SegmentLog {
-    /// Oldest first. The last one is written.
+    /// Oldest first. The last one is written; those that nothing is needed of are used again.
     segments: VecDeque<Segment>,
     file: File,
     /// Size of the file.
@@ -192,7 +193,7 @@ impl SegmentLog {
         if let (Some(segment), Some(last)) = (self.segments.back_mut(), entries.last()) {
             segment.last = segment.last.max(last.index);
         }
-        if self.at > self.size / 2 {
+        if self.at > self.size / 2 && self.free() == 0 {
             self.spare.begin(self.next_size());
         }
         Ok(())
@@ -218,34 +219,33 @@ impl SegmentLog {
     }
 
     fn next_size(&self) -> u64 {
-        let factor = if self.segments.len() > FEW { 2 } else { 1 };
-        (self.size * factor).clamp(FIRST_BYTES, MAX_BYTES)
+        (self.size * 2).clamp(FIRST_BYTES, MAX_BYTES)
+    }
+
+    /// Number of the oldest segments that nothing is needed of.
+    fn free(&self) -> usize {
+        let is_free = |segment: &&Segment| segment.last < self.first;
+        let free = self.segments.iter().take_while(is_free).count();
+        // The last one is written.
+        free.min(self.segments.len() - 1)
     }
 
     /// Goes on in a new segment.
     fn begin_segment(&mut self) -> Result<(), Error> {
-        let path = path(&self.dir.path, self.number);
-        self.file = self
-            .spare
-            .take(&path, self.next_size())
-            .map_err(Error::log("begin segment"))?;
+        let begin = "begin segment";
+        let number = self.number;
+        let new = path(&self.dir.path, number);
+        let old = (self.free() > 0).then(|| self.segments.pop_front());
+        let file = match old.flatten() {
+            Some(old) => spare::rename(&path(&self.dir.path, old.number), &new),
+            None => self.spare.take(&new, self.next_size()),
+        };
+        self.file = file.map_err(Error::log(begin))?;
         self.dir.sync()?;
-        self.size = self.file.metadata().map_err(Error::log("open"))?.len();
+        self.size = self.file.metadata().map_err(Error::log(begin))?.len();
         self.at = 0;
-        self.segments.push_back(Segment {
-            number: self.number,
-            last: 0,
-        });
+        self.segments.push_back(Segment { number, last: 0 });
         Ok(())
-    }
-
-    /// A snapshot counts from the next record on, and everything before it is only history.
-    fn clear(&mut self, index: u64) {
-        self.snapshot_index = index;
-        self.last = index;
-        for segment in &mut self.segments {
-            segment.last = 0;
-        }
     }
 }
 
@@ -301,7 +301,8 @@ impl LogStore for SegmentLog {
         let snapshot = batch.stored_snapshot();
         if let Some(snapshot) = &snapshot {
             self.snapshots.write(snapshot)?;
-            self.clear(snapshot.index());
+            self.snapshot_index = snapshot.index();
+            self.last = snapshot.index();
         }
         if let Some(hard_state) = &batch.hard_state {
             self.hard_state = hard_state.clone();
@@ -314,10 +315,18 @@ impl LogStore for SegmentLog {
             ..Meta::default()
         };
         self.write(meta, &batch.entries)?;
-        match snapshot {
-            Some(snapshot) => self.snapshots.remove_before(snapshot.index()),
-            None => Ok(()),
+        let Some(snapshot) = snapshot else {
+            return Ok(());
+        };
+        // Only now that it is durable may segments be used again.
+        self.first = snapshot.index() + 1;
+        for segment in &mut self.segments {
+            segment.last = 0;
         }
+        if let Some(segment) = self.segments.back_mut() {
+            segment.last = self.last;
+        }
+        self.snapshots.remove_before(snapshot.index())
     }
 
     fn snapshot_writer(&self) -> Arc<dyn SnapshotWriter> {
@@ -330,21 +339,17 @@ impl LogStore for SegmentLog {
         self.snapshots.remove_before(snapshot.index())
     }
 
-    /// All entries up to `index` are dropped at once, as the next record says; of the segments that
-    /// nothing in is needed of, one.
+    /// All entries up to `index` are dropped at once, as the next record says; of the segments that are
+    /// too many then, one.
     fn compact(&mut self, index: u64) -> Result<bool, Error> {
-        let index = index.min(self.snapshot_index);
-        self.first = self.first.max(index + 1);
-        let is_old = |segment: &Segment| segment.last <= index;
-        // The last one is written.
-        if self.segments.len() > 1
-            && let Some(old) = self.segments.front().filter(|oldest| is_old(oldest))
+        self.first = self.first.max(index.min(self.snapshot_index) + 1);
+        if self.free() > MAX_FREE
+            && let Some(old) = self.segments.pop_front()
         {
             let old = path(&self.dir.path, old.number);
-            self.spare.offer(&old).map_err(Error::log("drop"))?;
-            self.segments.pop_front();
+            fs::remove_file(old).map_err(Error::log("drop"))?;
         }
-        Ok(self.segments.len() == 1 || !self.segments.front().is_some_and(is_old))
+        Ok(self.free() <= MAX_FREE)
     }
 }
 

@@ -22,16 +22,10 @@ const SYNC_BYTES: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Spare {
     path: PathBuf,
-    made: Made,
+    /// The thread that makes it.
+    made: Option<JoinHandle<io::Result<()>>>,
     /// Ends the thread.
     stop: Arc<AtomicBool>,
-}
-
-#[derive(Debug)]
-enum Made {
-    Not,
-    Soon(JoinHandle<io::Result<()>>),
-    Already,
 }
 
 impl Spare {
@@ -39,7 +33,7 @@ impl Spare {
     pub(super) fn new(dir: &Path) -> Self {
         Self {
             path: dir.join("spare"),
-            made: Made::Not,
+            made: None,
             stop: Arc::default(),
         }
     }
@@ -54,7 +48,7 @@ impl Spare {
 
     /// Begins to make a file of `size` bytes on a thread of its own, unless there is one.
     pub(super) fn begin(&mut self, size: u64) {
-        if !matches!(self.made, Made::Not) {
+        if self.made.is_some() {
             return;
         }
         let (path, stop) = (self.path.clone(), self.stop.clone());
@@ -62,43 +56,34 @@ impl Spare {
             .name("raft-spare".into())
             .spawn(move || fill(&path, size, &stop).map(drop));
         // Without a thread it is made when it is needed.
-        if let Ok(thread) = thread {
-            self.made = Made::Soon(thread);
-        }
-    }
-
-    /// Takes the file of an old segment, to use it again or to remove it. That is not durable before the
-    /// directory is synced.
-    pub(super) fn offer(&mut self, segment: &Path) -> io::Result<()> {
-        if matches!(self.made, Made::Not) {
-            fs::rename(segment, &self.path)?;
-            self.made = Made::Already;
-            return Ok(());
-        }
-        fs::remove_file(segment)
+        self.made = thread.ok();
     }
 
     /// Makes a segment of it, and one of `size` bytes if there is none. That is not durable before the
     /// directory is synced.
     pub(super) fn take(&mut self, segment: &Path, size: u64) -> io::Result<File> {
-        let made = match std::mem::replace(&mut self.made, Made::Not) {
-            Made::Not => false,
-            Made::Already => true,
-            // Where it has failed there may be space by now.
-            Made::Soon(thread) => matches!(thread.join(), Ok(Ok(()))),
-        };
+        // Where it has failed there may be space by now.
+        let made = self
+            .made
+            .take()
+            .is_some_and(|thread| matches!(thread.join(), Ok(Ok(()))));
         if !made {
             fill(&self.path, size, &self.stop)?;
         }
-        fs::rename(&self.path, segment)?;
-        File::options().read(true).write(true).open(segment)
+        rename(&self.path, segment)
     }
+}
+
+/// Gives a file the name of a segment. That is not durable before the directory is synced.
+pub(super) fn rename(file: &Path, segment: &Path) -> io::Result<File> {
+    fs::rename(file, segment)?;
+    File::options().read(true).write(true).open(segment)
 }
 
 impl Drop for Spare {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Made::Soon(thread) = std::mem::replace(&mut self.made, Made::Not) {
+        if let Some(thread) = self.made.take() {
             // Whether it was made does not matter any more.
             let _ = thread.join();
         }
