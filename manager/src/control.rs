@@ -31,6 +31,8 @@ use skep_security::Tls;
 use skep_store::{Object, Store, Tx};
 
 pub use error::ApiError;
+pub(crate) use task::name as task_name;
+pub(crate) use validate::payload::secret_size as check_secret_size;
 
 /// The server of `docker.swarmkit.v1.Control`. Clones share everything.
 ///

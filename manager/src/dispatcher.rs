@@ -13,6 +13,7 @@ mod assigning;
 mod assignments;
 mod dependencies;
 mod liveness;
+mod made;
 mod period;
 mod registry;
 mod reports;
@@ -48,7 +49,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait};
 use tracing::{debug, info};
 
-use term::Term;
+use self::term::Term;
+use crate::secret_drivers::SecretDrivers;
 
 /// How long the end of a term waits for the streams to say their last words. Agents that do not
 /// read them find out by themselves.
@@ -64,6 +66,7 @@ struct Shared {
     store: Store,
     members: watch::Receiver<Vec<RaftMember>>,
     own_node_id: String,
+    secret_drivers: SecretDrivers,
     term: RwLock<Option<Arc<Term>>>,
 }
 
@@ -77,12 +80,14 @@ impl Dispatcher {
         store: Store,
         members: watch::Receiver<Vec<RaftMember>>,
         own_node_id: impl Into<String>,
+        secret_drivers: SecretDrivers,
     ) -> Self {
         let own_node_id = own_node_id.into();
         let shared = Shared {
             store,
             members,
             own_node_id,
+            secret_drivers,
             term: RwLock::default(),
         };
         Self {
@@ -102,6 +107,7 @@ impl Dispatcher {
             shared.store.clone(),
             shared.members.clone(),
             shared.own_node_id.clone(),
+            shared.secret_drivers.clone(),
             reports,
         ));
         let expected = liveness::expected(&term);

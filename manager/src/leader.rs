@@ -252,6 +252,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::secret_drivers::SecretDrivers;
     use crate::time;
 
     /// A node that waits for a certificate, as another leader's entry.
@@ -314,7 +315,7 @@ mod tests {
             }),
             store: store.clone(),
             tls: Tls::new(credentials),
-            dispatcher: Dispatcher::new(store.clone(), members, "n1"),
+            dispatcher: Dispatcher::new(store.clone(), members, "n1", SecretDrivers::default()),
             log_broker: LogBroker::new(store.clone()),
             status: receiver,
             group: Arc::new(Nobody),

@@ -15,6 +15,7 @@ pub mod manager;
 pub mod reconcile;
 pub mod reconcilers;
 mod roles;
+pub mod secret_drivers;
 pub mod server;
 pub mod time;
 pub mod watch;

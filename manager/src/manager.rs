@@ -39,6 +39,7 @@ use crate::{
     keys::KeyManager,
     leader::{Founding, Leader},
     logbroker::LogBroker,
+    secret_drivers::SecretDrivers,
     server::{
         Health, RaftStatusService, Unlocked,
         admission::Admission,
@@ -99,6 +100,8 @@ pub struct Config {
     pub raft_dir: PathBuf,
     /// How a new log lies on disk.
     pub raft_log: LogKind,
+    /// Where secrets with a driver get their values.
+    pub secret_drivers: SecretDrivers,
     /// `host:port` at which other managers and workers reach this one.
     pub advertise_addr: String,
     /// Where it listens for them.
@@ -149,6 +152,7 @@ impl Manager {
             key,
             raft_dir,
             raft_log,
+            secret_drivers,
             advertise_addr,
             listener,
             control,
@@ -213,7 +217,12 @@ impl Manager {
         tasks.spawn(async move {
             stop.run_until_cancelled(trusting).await;
         });
-        let dispatcher = Dispatcher::new(store.clone(), members, identity.node_id.clone());
+        let dispatcher = Dispatcher::new(
+            store.clone(),
+            members,
+            identity.node_id.clone(),
+            secret_drivers,
+        );
         let log_broker = LogBroker::new(store.clone());
         let (control_api, routes) = {
             let ca = Ca::new(store.clone(), tls.clone());

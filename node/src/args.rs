@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use skep_manager::secret_drivers::PLUGIN_DIRS;
 
 /// A node of a swarm: an agent that runs tasks and, if its certificate says so, a manager.
 ///
@@ -83,6 +84,16 @@ pub struct Run {
     /// How a new manager keeps its raft log. One that has a log keeps it as it is.
     #[arg(long, value_enum, env = "SWARM_RAFT_LOG", default_value_t = RaftLog::Segments)]
     pub raft_log: RaftLog,
+    /// Where a manager finds plugins that make the values of secrets: as NAME.sock, or NAME.spec with a
+    /// URL. May be given several times.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "SWARM_PLUGIN_DIR",
+        value_delimiter = ':',
+        default_values = PLUGIN_DIRS
+    )]
+    pub plugin_dir: Vec<PathBuf>,
     /// Unix socket for swarmctl and other clients of a manager.
     #[arg(
         long,

@@ -3,7 +3,10 @@
 
 use std::{fs, io, net::SocketAddr, path::PathBuf, time::Duration};
 
-use skep_manager::manager::{self, Ended, Entry, Manager};
+use skep_manager::{
+    manager::{self, Ended, Entry, Manager},
+    secret_drivers::SecretDrivers,
+};
 use skep_raft::LogKind;
 use skep_security::{NodeKey, Role, Tls};
 use tokio::{
@@ -103,6 +106,7 @@ pub(crate) struct Managing {
     pub(crate) state_dir: PathBuf,
     pub(crate) raft_dir: PathBuf,
     pub(crate) raft_log: LogKind,
+    pub(crate) secret_drivers: SecretDrivers,
     pub(crate) manager: Option<Manager>,
     /// Where others reach it, or did.
     pub(crate) advertise_addr: Option<String>,
@@ -131,6 +135,7 @@ impl Managing {
             key: self.key.clone(),
             raft_dir: self.raft_dir.clone(),
             raft_log: self.raft_log,
+            secret_drivers: self.secret_drivers.clone(),
             advertise_addr: addr.clone(),
             listener: doors.listener,
             control: doors.control,

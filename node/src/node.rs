@@ -5,7 +5,10 @@ mod entering;
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use skep_agent::{Agent, OnStop, executor::Executor};
-use skep_manager::manager::{self, Manager};
+use skep_manager::{
+    manager::{self, Manager},
+    secret_drivers::SecretDrivers,
+};
 use skep_proto::v1::{GenericResource, Peer, node_spec::Availability};
 use skep_raft::LogKind;
 use skep_security::{Credentials, Dial, Identity, Tls, UnlockKey};
@@ -34,6 +37,8 @@ pub struct Config {
     pub force_new_cluster: bool,
     /// How a new manager's log lies on disk.
     pub raft_log: LogKind,
+    /// Where plugins are, which a manager asks for values of secrets, the first directory first.
+    pub plugin_dirs: Vec<PathBuf>,
     /// `ip:port` where a manager listens for nodes.
     pub listen_remote_api: String,
     /// `host[:port]` where others reach this manager.
@@ -187,6 +192,7 @@ impl Node {
             state_dir: state_dir.path().to_owned(),
             raft_dir: state_dir.raft(),
             raft_log: config.raft_log,
+            secret_drivers: SecretDrivers::new(config.plugin_dirs.clone()),
             manager: None,
             advertise_addr: None,
         };

@@ -107,6 +107,7 @@ fn config(args: Run, executor: Arc<dyn Executor>) -> anyhow::Result<Config> {
             args::RaftLog::Segments => LogKind::Segments,
             args::RaftLog::Sled => LogKind::Sled,
         },
+        plugin_dirs: args.plugin_dir,
         listen_remote_api: args.listen_remote_api,
         advertise_addr: args.advertise_addr,
         listen_control_api: args.listen_control_api,

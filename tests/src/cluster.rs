@@ -93,6 +93,11 @@ impl Cluster {
         }
     }
 
+    /// Where all its managers look for plugins.
+    pub fn plugin_dir(&self) -> PathBuf {
+        self.dir.path().join("plugins")
+    }
+
     /// A cluster whose tasks `executor` runs.
     pub async fn with_executor(
         managers: usize,
@@ -185,6 +190,7 @@ impl Cluster {
             join,
             force_new_cluster,
             raft_log: LogKind::default(),
+            plugin_dirs: vec![self.plugin_dir()],
             listen_remote_api: host.listen.clone(),
             advertise_addr: None,
             listen_control_api: host.socket(),

@@ -9,4 +9,5 @@ pub mod engines;
 pub mod floor;
 pub mod latency;
 pub mod links;
+pub mod plugin;
 pub mod sim;

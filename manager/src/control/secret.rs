@@ -4,7 +4,7 @@ use bytes::Bytes;
 use skep_proto::{id, v1::*};
 use skep_store::{By, Error};
 
-use super::{ApiError, Control, filter, require, stored, unsupported, usage, validate};
+use super::{ApiError, Control, filter, require, stored, usage, validate};
 
 pub(super) async fn get(
     control: &Control,
@@ -40,7 +40,6 @@ pub(super) async fn create(
 ) -> Result<CreateSecretResponse, ApiError> {
     let spec = request.spec.ok_or_else(ApiError::missing)?;
     validate::payload::secret(&spec)?;
-    unsupported::secret(&spec)?;
     let name = spec.annotations().name.clone();
     let secret = Secret {
         id: id::random(),

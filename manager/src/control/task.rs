@@ -84,7 +84,7 @@ fn passes(snapshot: &Snapshot, filters: &Filters, task: &Task) -> bool {
 }
 
 /// The name that users see: `<service>.<slot, or node if it has none>.<task ID>`.
-fn name(task: &Task) -> Cow<'_, str> {
+pub(crate) fn name(task: &Task) -> Cow<'_, str> {
     if !task.annotations().name.is_empty() {
         return Cow::Borrowed(&task.annotations().name);
     }

@@ -3,8 +3,8 @@
 
 use skep_proto::v1::{
     Cluster, ClusterSpec, ContainerSpec, KeyRotation, Mount, NetworkAttachmentConfig, PortConfig,
-    SecretSpec, ServiceSpec, TaskSpec, mount, port_config::PublishMode, service_spec::Mode,
-    task_spec::Runtime, update_config::FailureAction,
+    ServiceSpec, TaskSpec, mount, port_config::PublishMode, service_spec::Mode, task_spec::Runtime,
+    update_config::FailureAction,
 };
 
 use super::ApiError;
@@ -105,14 +105,6 @@ pub(super) fn cluster(
             "KeyRotation: rotating the join tokens of a cluster in FIPS mode is",
         ),
     ])
-}
-
-/// Fails if a secret needs what is not there: a plugin of the manager's engine that makes its data.
-pub(super) fn secret(spec: &SecretSpec) -> Result<(), ApiError> {
-    match &spec.driver {
-        Some(driver) => Err(refuse(&format!("SecretSpec: driver {:?} is", driver.name))),
-        None => Ok(()),
-    }
 }
 
 /// Where clients attached networks before they moved to the task spec.

@@ -14,6 +14,7 @@ use tonic::Status;
 
 use super::{
     assignments::{Assignments, Touched},
+    made,
     term::{Handle, Term},
 };
 
@@ -58,7 +59,9 @@ impl Assigning {
     async fn next(&mut self) -> Option<Result<AssignmentsMessage, Status>> {
         match std::mem::replace(&mut self.next, Next::Changes) {
             Next::Complete(snapshot) if !self.handle.gone.is_cancelled() => {
-                return Some(Ok(self.assignments.complete(&snapshot)));
+                let mut message = self.assignments.complete(&snapshot);
+                made::fill(&mut message, &snapshot, &self.term.secret_drivers).await;
+                return Some(Ok(message));
             }
             Next::Complete(_) | Next::Changes => {}
             Next::Nothing => return None,
@@ -72,15 +75,20 @@ impl Assigning {
                 }
                 event = self.subscription.next() => event,
             };
-            let message = match &event {
-                Event::Lagged(snapshot) => self.assignments.incremental(snapshot, None),
+            let (snapshot, message) = match &event {
+                Event::Lagged(snapshot) => (snapshot, self.assignments.incremental(snapshot, None)),
                 Event::Commits(commits) => {
                     let Some(last) = commits.last() else { continue };
                     let touched = touched(commits, &self.handle.node_id);
-                    self.assignments.incremental(&last.snapshot, Some(&touched))
+                    let snapshot = &last.snapshot;
+                    (
+                        snapshot,
+                        self.assignments.incremental(snapshot, Some(&touched)),
+                    )
                 }
             };
-            if let Some(message) = message {
+            if let Some(mut message) = message {
+                made::fill(&mut message, snapshot, &self.term.secret_drivers).await;
                 return Some(Ok(message));
             }
         }

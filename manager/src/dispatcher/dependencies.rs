@@ -14,6 +14,11 @@ use super::assignments::change;
 pub(super) enum Dependency {
     Secret(String),
     Config(String),
+    /// A secret whose value a driver makes for one task alone.
+    Made {
+        secret_id: String,
+        task_id: String,
+    },
 }
 
 /// What the agent has been given beside tasks and volumes, and for which of them, by their IDs.
@@ -29,6 +34,7 @@ impl Dependencies {
     /// node and say so.
     pub fn add(&mut self, user: &str, needed: Vec<Dependency>, snapshot: &Snapshot) {
         for dependency in needed {
+            let dependency = dependency.for_user(user, snapshot);
             let had = self.users.contains_key(&dependency);
             if had || dependency.find(snapshot).is_some() {
                 self.touched.entry(dependency.clone()).or_insert(had);
@@ -71,14 +77,35 @@ impl Dependencies {
 }
 
 impl Dependency {
-    /// The whole object. Secrets that a plugin would have to make are not served yet: like missing
-    /// ones, they are left out.
+    /// A driver's secret is another one for each task. Agents look for a task's own before the one that
+    /// all share.
+    fn for_user(self, user: &str, snapshot: &Snapshot) -> Self {
+        match self {
+            Self::Secret(secret_id)
+                if snapshot
+                    .get::<Secret>(&secret_id)
+                    .is_some_and(|secret| secret.spec().driver.is_some()) =>
+            {
+                Self::Made {
+                    secret_id,
+                    task_id: user.to_owned(),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// The whole object, but for the value of one that is [made](Self::Made).
     fn find(&self, snapshot: &Snapshot) -> Option<Item> {
         match self {
-            Self::Secret(id) => {
-                let secret = snapshot.get::<Secret>(id)?;
-                let stored = secret.spec().driver.is_none();
-                stored.then(|| Item::Secret(Secret::clone(secret)))
+            Self::Secret(id) => snapshot
+                .get(id)
+                .map(|secret| Item::Secret(Secret::clone(secret))),
+            Self::Made { secret_id, .. } => {
+                let mut secret = Secret::clone(snapshot.get(secret_id)?);
+                secret.id = self.sent_id();
+                secret.internal = true;
+                Some(Item::Secret(secret))
             }
             Self::Config(id) => snapshot
                 .get(id)
@@ -86,16 +113,26 @@ impl Dependency {
         }
     }
 
-    fn id(self) -> Item {
+    fn id(&self) -> Item {
+        let id = self.sent_id();
         match self {
-            Self::Secret(id) => Item::Secret(Secret {
+            Self::Secret(_) | Self::Made { .. } => Item::Secret(Secret {
                 id,
                 ..Default::default()
             }),
-            Self::Config(id) => Item::Config(Config {
+            Self::Config(_) => Item::Config(Config {
                 id,
                 ..Default::default()
             }),
+        }
+    }
+
+    /// Under what ID the agent gets it. That of a [made](Self::Made) one is SwarmKit's for values that
+    /// must not be used again.
+    fn sent_id(&self) -> String {
+        match self {
+            Self::Secret(id) | Self::Config(id) => id.clone(),
+            Self::Made { secret_id, task_id } => format!("{secret_id}.{task_id}"),
         }
     }
 }

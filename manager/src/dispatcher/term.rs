@@ -18,12 +18,14 @@ use super::{
     reports::Reports,
     status,
 };
+use crate::secret_drivers::SecretDrivers;
 
 /// What the parts of a running dispatcher share. It is dropped when the last stream of the term is.
 pub(super) struct Term {
     pub store: Store,
     pub members: watch::Receiver<Vec<RaftMember>>,
     pub own_node_id: String,
+    pub secret_drivers: SecretDrivers,
     /// Reports on their way into a batch.
     pub reports: Reports,
     /// Cancelled at the end of the term.
@@ -63,12 +65,14 @@ impl Term {
         store: Store,
         members: watch::Receiver<Vec<RaftMember>>,
         own_node_id: String,
+        secret_drivers: SecretDrivers,
         reports: Reports,
     ) -> Self {
         Self {
             store,
             members,
             own_node_id,
+            secret_drivers,
             reports,
             ending: CancellationToken::new(),
             streams: TaskTracker::new(),

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 
 use super::Dispatcher;
-use crate::time;
+use crate::{secret_drivers::SecretDrivers, time};
 
 /// Anything that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,7 +44,12 @@ impl World {
         })
         .await;
         let (members, receiver) = watch::channel(vec![member("m1", "10.0.0.1:4242")]);
-        let dispatcher = Dispatcher::new(store.clone(), receiver, "m1");
+        let dispatcher = Dispatcher::new(
+            store.clone(),
+            receiver,
+            "m1",
+            SecretDrivers::new(Vec::new()),
+        );
         let (cancel, running) = run(&dispatcher).await;
         Self {
             store,

@@ -3,14 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{Request, Uri, header};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::{BoxedIo, Dial};
+use crate::{BoxedIo, Dial, post};
 
 /// Where HTTPS URLs lead unless they name a port.
 const HTTPS_PORT: u16 = 443;
@@ -52,17 +49,13 @@ impl Endpoint {
             .map_err(|error| error.to_string())
     }
 
-    /// The body of the answer, which must be a plain success.
+    /// The body of the answer.
     pub(super) async fn post(
         &self,
         stream: TlsStream<BoxedIo>,
         body: Bytes,
         limit: usize,
     ) -> Result<Bytes, String> {
-        let failed = |error: hyper::Error| error.to_string();
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(failed)?;
         let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
         let host = self
             .uri
@@ -71,25 +64,8 @@ impl Endpoint {
         let request = Request::post(path)
             .header(header::HOST, host)
             .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
+            .body(body)
             .map_err(|error| error.to_string())?;
-        let exchange = async {
-            let response = sender.send_request(request).await.map_err(failed)?;
-            if response.status() != StatusCode::OK {
-                return Err(format!("it answers {}", response.status()));
-            }
-            let body = Limited::new(response.into_body(), limit).collect().await;
-            body.map(|body| body.to_bytes())
-                .map_err(|error| format!("its answer cannot be read: {error}"))
-        };
-        // The end of the connection shows in the exchange, after what came before it was read.
-        let driven = async {
-            let _ = connection.await;
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            answer = exchange => answer,
-            () = driven => Err("the connection ended".to_owned()),
-        }
+        post(stream, request, limit).await
     }
 }

@@ -74,6 +74,7 @@ pub async fn run(args: Child) -> anyhow::Result<ExitCode> {
     let config = Config {
         force_new_cluster: false,
         raft_log: LogKind::default(),
+        plugin_dirs: Vec::new(),
         unlock_key: None,
         state_dir: args.state_dir,
         join: join.map(|(addr, token)| Join {

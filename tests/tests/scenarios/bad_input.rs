@@ -18,6 +18,7 @@ fn config(dir: &std::path::Path, join: Option<(&str, &str)>) -> Config {
         }),
         force_new_cluster: false,
         raft_log: LogKind::default(),
+        plugin_dirs: Vec::new(),
         listen_remote_api: "127.0.0.1:0".to_owned(),
         advertise_addr: None,
         listen_control_api: dir.join("s.sock"),

@@ -67,6 +67,7 @@ async fn a_second_manager_that_dies_while_it_joins_comes_back() {
         join: None,
         force_new_cluster: false,
         raft_log: LogKind::default(),
+        plugin_dirs: Vec::new(),
         listen_remote_api: own_addr,
         advertise_addr: None,
         listen_control_api: dir.path().join("s.sock"),

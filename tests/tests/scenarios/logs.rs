@@ -1,7 +1,7 @@
 //! Logs of services, over tasks on many nodes.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -58,6 +58,19 @@ async fn read(mut logs: Streaming<SubscribeLogsMessage>) -> (Vec<LogMessage>, Op
     };
     let end = timeout(PATIENCE, read).await.expect("the logs hang");
     (messages, end)
+}
+
+/// What each task of the service has written.
+pub async fn lines(cluster: &Cluster, service_id: &str) -> BTreeMap<String, String> {
+    let manager = cluster.leader().await;
+    let (messages, _) = read(subscribe(cluster, &manager, service_id, false).await).await;
+    let mut written = BTreeMap::<_, String>::new();
+    for message in messages {
+        let line = String::from_utf8_lossy(&message.data);
+        let task_id = message.context().task_id.clone();
+        written.entry(task_id).or_default().push_str(&line);
+    }
+    written
 }
 
 fn origins(messages: &[LogMessage]) -> BTreeSet<(String, String)> {

@@ -18,6 +18,7 @@ mod recovery;
 mod renewal;
 mod root_rotation;
 mod rotation_failover;
+mod secret_drivers;
 mod sessions;
 mod snapshots;
 mod watching;

@@ -33,8 +33,13 @@ pub fn secret(spec: &SecretSpec) -> Result<(), ApiError> {
         }
         // The driver has the data.
         Some(_) => Ok(()),
-        None => size("secret", spec.data.len(), SECRET_LIMIT),
+        None => secret_size(&spec.data),
     }
+}
+
+/// Also for data that does not come from a client.
+pub(crate) fn secret_size(data: &[u8]) -> Result<(), ApiError> {
+    size("secret", data.len(), SECRET_LIMIT)
 }
 
 pub fn config(spec: &ConfigSpec) -> Result<(), ApiError> {

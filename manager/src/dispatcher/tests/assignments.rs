@@ -133,7 +133,7 @@ async fn a_session_follows_its_tasks_and_their_secrets() {
 }
 
 #[tokio::test]
-async fn a_secret_that_only_a_plugin_knows_is_not_sent_without_its_data() {
+async fn a_secret_whose_driver_is_not_there_is_left_out() {
     let world = World::two_nodes().await;
     world
         .write(|tx| {
@@ -154,7 +154,10 @@ async fn a_secret_that_only_a_plugin_knows_is_not_sent_without_its_data() {
     let mut assignments = world.assignments("n1", &id).await.unwrap();
     assert_eq!(items(&next(&mut assignments).await.unwrap()), ["+t1"]);
     world.write(|tx| tx.remove::<Task>("t1").unwrap()).await;
-    assert_eq!(items(&next(&mut assignments).await.unwrap()), ["-t1"]);
+    assert_eq!(
+        items(&next(&mut assignments).await.unwrap()),
+        ["-t1", "-s1.t1"]
+    );
 }
 
 #[tokio::test]

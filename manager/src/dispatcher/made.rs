@@ -1,0 +1,89 @@
+//! Secrets whose values are made by a driver: they get them on their way to the agent.
+
+use std::{collections::HashMap, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use skep_proto::v1::{AssignmentChange, AssignmentsMessage, Secret, Task, assignment::Item};
+use skep_store::Snapshot;
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+
+use crate::secret_drivers::SecretDrivers;
+
+/// How long the drivers may take for a message; nothing else reaches the agent meanwhile.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Values that are asked for at the same time.
+const AT_ONCE: usize = 16;
+
+/// Puts in the values that are missing. A secret that gets none is left out: its task will fail on the
+/// node and say so, and the one that takes its place asks again.
+pub(super) async fn fill(
+    message: &mut AssignmentsMessage,
+    snapshot: &Snapshot,
+    drivers: &SecretDrivers,
+) {
+    let deadline = Instant::now() + PATIENCE;
+    let asked = message
+        .changes
+        .iter_mut()
+        .filter_map(wanting)
+        .map(|secret| {
+            let id = secret.id.clone();
+            let value = value(secret, snapshot, drivers);
+            async move {
+                let value = timeout_at(deadline, value).await;
+                (
+                    id,
+                    value.unwrap_or_else(|_| Err("no answer in time".to_owned())),
+                )
+            }
+        });
+    let asked: Vec<_> = asked.collect();
+    if asked.is_empty() {
+        return;
+    }
+    let mut values: HashMap<String, Result<Bytes, String>> = stream::iter(asked)
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    message.changes.retain_mut(|change| {
+        let Some(secret) = wanting(change) else {
+            return true;
+        };
+        let driver = secret.spec().driver.as_ref().map(|driver| &*driver.name);
+        match values.remove(&secret.id) {
+            Some(Ok(value)) => {
+                secret.spec_mut().data = value;
+                true
+            }
+            Some(Err(reason)) => {
+                warn!(
+                    secret = secret.id,
+                    driver, reason, "a secret driver gives no value"
+                );
+                false
+            }
+            None => false,
+        }
+    });
+}
+
+/// The secret in a change, if it lacks a value that a driver makes.
+fn wanting(change: &mut AssignmentChange) -> Option<&mut Secret> {
+    match change.assignment.as_mut()?.item.as_mut()? {
+        Item::Secret(secret) if secret.internal && secret.spec().driver.is_some() => Some(secret),
+        _ => None,
+    }
+}
+
+async fn value(
+    secret: &Secret,
+    snapshot: &Snapshot,
+    drivers: &SecretDrivers,
+) -> Result<Bytes, String> {
+    let task = secret.id.split_once('.').map_or("", |(_, task_id)| task_id);
+    let task = snapshot.get::<Task>(task);
+    let task = task.ok_or("only tasks can have secrets that a driver makes")?;
+    drivers.value(secret.spec(), task).await
+}
