@@ -5,7 +5,6 @@ mod remains;
 
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
-use futures_util::Stream;
 use skep_proto::{
     skep::{node_server::NodeServer, raft_status_server::RaftStatusServer},
     v1::{
@@ -26,11 +25,9 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::Connected},
-};
-use tracing::{error, info};
+use tonic::service::Routes;
+use tower::ServiceBuilder;
+use tracing::info;
 
 use crate::{
     ca::{Ca, MAX_REQUEST_BYTES, trust},
@@ -45,6 +42,7 @@ use crate::{
         admission::Admission,
         barrier::ReadBarrier,
         proxy::{Door, LeaderProxy},
+        serve,
         services::Services,
     },
     time,
@@ -54,13 +52,6 @@ use crate::{
 /// How long calls may take to end when a manager stops. Streams that are passed on to the leader do
 /// not end by themselves; their agents go to another manager when they are cut off.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// What a caller may have on the way to us on one connection, in bytes. A call that is not read holds
-/// its stream's megabyte of it (HTTP/2 counts per stream and per connection), and a node's heartbeats
-/// share the connection with its logs, which nobody may be reading at all. Those are at most
-/// [`MAX_SUBSCRIPTIONS`](crate::logbroker::MAX_SUBSCRIPTIONS).
-const CONNECTION_WINDOW: u32 = 2 * (crate::logbroker::MAX_SUBSCRIPTIONS as u32) * STREAM_WINDOW;
-const STREAM_WINDOW: u32 = 1024 * 1024;
 
 /// How long a manager that joins waits for its vote. A large store on a slow link takes longer; it
 /// works meanwhile, but the cluster does not count on it yet.
@@ -271,15 +262,12 @@ impl Manager {
         let proxy = LeaderProxy::new(Door::Remote, status.clone(), tls.clone());
         let barrier = ReadBarrier::new(raft.reader());
         let incoming = tls_incoming(listener, tls.clone());
-        tasks.spawn(serve(
-            "remote API",
-            incoming,
-            Services::new(control_api.clone(), remote),
-            admission,
-            proxy,
-            barrier.clone(),
-            cancel.clone(),
-        ));
+        let remote = ServiceBuilder::new()
+            .layer(admission)
+            .layer(proxy)
+            .layer(barrier.clone())
+            .service(Services::new(control_api.clone(), remote));
+        tasks.spawn(serve(incoming, remote, cancel.clone()));
 
         let health = Health::new(&[Health::CONTROL_API]);
         health.set(Health::CONTROL_API, true);
@@ -289,15 +277,12 @@ impl Manager {
         let proxy = LeaderProxy::new(Door::Socket, status, tls.clone());
         let incoming = control_incoming(control, tls);
         let admission = Admission::Socket(identity);
-        tasks.spawn(serve(
-            "control API",
-            incoming,
-            Services::new(control_api, local),
-            admission,
-            proxy,
-            barrier,
-            cancel.clone(),
-        ));
+        let local = ServiceBuilder::new()
+            .layer(admission)
+            .layer(proxy)
+            .layer(barrier)
+            .service(Services::new(control_api, local));
+        tasks.spawn(serve(incoming, local, cancel.clone()));
         let (announcing, stop) = (raft.clone(), cancel.clone());
         tasks.spawn(async move {
             let announced = announcing.announce(contact.as_deref());
@@ -391,36 +376,4 @@ fn follow_members(
         }
     };
     (members, follow)
-}
-
-/// Serves one door until `cancel`.
-async fn serve<I, IO>(
-    name: &'static str,
-    incoming: I,
-    services: Services,
-    admission: Admission,
-    proxy: LeaderProxy,
-    barrier: ReadBarrier,
-    cancel: CancellationToken,
-) where
-    I: Stream<Item = std::io::Result<IO>> + Send + Unpin,
-    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Connected + Unpin + Send + 'static,
-{
-    let layers = tower::ServiceBuilder::new()
-        .layer(admission)
-        .layer(proxy)
-        .layer(barrier)
-        .into_inner();
-    let served = Server::builder()
-        .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .layer(layers)
-        .serve_with_incoming_shutdown(services, incoming, cancel.cancelled())
-        .await;
-    if let Err(err) = served {
-        error!(%err, "the {name} has stopped");
-    }
 }

@@ -11,8 +11,10 @@ mod passed_on;
 pub mod proxy;
 mod raft_status;
 pub mod services;
+mod serving;
 mod unlocked;
 
 pub use health::Health;
 pub use raft_status::RaftStatusService;
+pub(crate) use serving::serve;
 pub(crate) use unlocked::Unlocked;
