@@ -1,8 +1,9 @@
-//! How messages travel in calls: as with tonic's own codec, but for two things.
+//! How messages travel in calls: as with tonic's own codec, but for three things.
 //!
 //! What was decoded holds nothing but its own bytes. Otherwise each payload (of a config, say) would
 //! be a piece of the buffer that its call was read into, and keep that for as long as it is stored.
-//! And the buffers are of the size of common messages, as each call makes two.
+//! The buffers are of the size of common messages, as each call makes two. And they grow to the size of a
+//! larger message at once: a stream keeps its buffer for as long as it lives.
 
 use std::marker::PhantomData;
 
@@ -10,9 +11,8 @@ use bytes::Buf as _;
 use prost::Message;
 use tonic::{
     Status,
-    codec::{BufferSettings, Codec, DecodeBuf, Decoder},
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
-use tonic_prost::{ProstCodec, ProstEncoder};
 
 /// First size of a buffer in bytes; it grows with the message. tonic's are of 8 KiB.
 const BUFFER_BYTES: usize = 512;
@@ -36,11 +36,11 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = OwnEncoder<T>;
     type Decoder = OwnDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::raw_encoder(settings())
+        OwnEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -50,6 +50,25 @@ where
 
 fn settings() -> BufferSettings {
     BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
+}
+
+/// Encodes messages into a buffer that is just large enough.
+#[derive(Debug)]
+pub struct OwnEncoder<T>(PhantomData<T>);
+
+impl<T: Message> Encoder for OwnEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buf.reserve(message.encoded_len());
+        let encoded = message.encode(buf);
+        encoded.map_err(|err| Status::internal(err.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        settings()
+    }
 }
 
 /// Decodes messages that share no memory with the buffer.
