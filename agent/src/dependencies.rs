@@ -105,8 +105,8 @@ impl Dependencies {
             .insert(secret.id.clone(), Arc::new(secret));
     }
 
-    /// Removes a secret, and with it the variants made for single tasks: their removal carries the
-    /// plain ID.
+    /// Removes a secret, and with it the variants made for single tasks: their removal by SwarmKit's
+    /// managers carries the plain ID.
     pub(crate) fn remove_secret(&self, id: &str) {
         let of_tasks = format!("{id}.");
         self.inner

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prost::Message as _;
-use skep_manager::dispatcher::Dispatcher;
+use skep_manager::{dispatcher::Dispatcher, secret_drivers::SecretDrivers};
 use skep_proto::v1::{self, dispatcher_server::Dispatcher as _};
 use skep_security::{Caller, Identity, Role};
 use skep_store::{Entry, Store};
@@ -275,7 +275,12 @@ pub(crate) fn run(mut input: &[u8]) {
         .unwrap();
     let store = store();
     let (_members, members) = watch::channel(vec![seeds::member(1)]);
-    let dispatcher = Dispatcher::new(store.clone(), members, "manager");
+    let dispatcher = Dispatcher::new(
+        store.clone(),
+        members,
+        "manager",
+        SecretDrivers::new(Vec::new()),
+    );
     let calls = async {
         // The term has begun when calls are taken.
         let mut session = String::new();

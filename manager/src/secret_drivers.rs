@@ -3,7 +3,12 @@
 //! They speak Docker's plugin protocol, HTTP over a socket that lies in one of the plugin directories.
 //! These are looked through for each value, so that a driver may come and go. Nothing is kept.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -14,6 +19,8 @@ use tokio::{
     fs::File,
     io::AsyncReadExt as _,
     net::{TcpStream, UnixStream},
+    sync::Semaphore,
+    time::sleep,
 };
 
 use crate::control;
@@ -35,11 +42,18 @@ const CONTENT_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 /// Largest file with an address that is read, in bytes.
 const MAX_ADDRESS_BYTES: u64 = 4096;
+/// Of what a driver says is wrong, so many characters are passed on.
+const MAX_REASON_CHARS: usize = 500;
+/// Values that are asked for at the same time, for all nodes.
+const AT_ONCE: usize = 32;
+/// Pause before trying again to connect to a plugin at whose socket too many wait already.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
-/// The drivers that can be found in some directories.
+/// The drivers that can be found in some directories. Clones share how many are asked at a time.
 #[derive(Clone, Debug)]
 pub struct SecretDrivers {
     dirs: Vec<PathBuf>,
+    places: Arc<Semaphore>,
 }
 
 impl SecretDrivers {
@@ -47,7 +61,10 @@ impl SecretDrivers {
     /// socket, or `vault.spec`, a file with a URL (`unix:///path` or `tcp://host:port`), in the directory
     /// itself or in `vault` there.
     pub fn new(dirs: Vec<PathBuf>) -> Self {
-        Self { dirs }
+        Self {
+            dirs,
+            places: Arc::new(Semaphore::new(AT_ONCE)),
+        }
     }
 
     /// The value of this secret for this task. Callers bound the time.
@@ -57,6 +74,7 @@ impl SecretDrivers {
     pub(crate) async fn value(&self, secret: &SecretSpec, task: &Task) -> Result<Bytes, String> {
         let name = secret.driver.as_ref().map_or("", |driver| &driver.name);
         let address = self.find(name).await?;
+        let _place = self.places.acquire().await;
         if !implements(&address.call(ACTIVATE, Bytes::new()).await?) {
             return Err(format!("the plugin does not implement {CAPABILITY}"));
         }
@@ -79,7 +97,11 @@ impl SecretDrivers {
             if tokio::fs::try_exists(&socket).await.unwrap_or(false) {
                 return Ok(Address::Unix(socket));
             }
-            if let Ok(file) = File::open(dir.join(format!("{name}.spec"))).await {
+            let spec = dir.join(format!("{name}.spec"));
+            let is_file = tokio::fs::metadata(&spec)
+                .await
+                .is_ok_and(|it| it.is_file());
+            if is_file && let Ok(file) = File::open(&spec).await {
                 let mut text = String::new();
                 let read = file.take(MAX_ADDRESS_BYTES).read_to_string(&mut text).await;
                 read.map_err(|error| format!("{name}.spec cannot be read: {error}"))?;
@@ -127,10 +149,10 @@ impl Address {
             .header(header::CONTENT_TYPE, CONTENT_TYPE)
             .body(body)
             .map_err(|error| error.to_string())?;
-        let failed = |error: std::io::Error| format!("{self} cannot be reached: {error}");
+        let failed = |error: io::Error| format!("{self} cannot be reached: {error}");
         let answer = match self {
             Self::Unix(path) => {
-                let io = UnixStream::connect(path).await.map_err(failed)?;
+                let io = connect(path).await.map_err(failed)?;
                 skep_security::post(io, request, MAX_ANSWER_BYTES).await
             }
             Self::Tcp(addr) => {
@@ -149,6 +171,16 @@ impl fmt::Display for Address {
         match self {
             Self::Unix(path) => path.display().fmt(f),
             Self::Tcp(addr) => f.write_str(addr),
+        }
+    }
+}
+
+/// Connects as soon as there is room in the socket's queue.
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(BUSY_PAUSE).await,
+            done => return done,
         }
     }
 }
@@ -216,8 +248,11 @@ fn without_empty(value: Value) -> Value {
 
 /// The value in an answer.
 fn value(answer: &Value) -> Result<Bytes, String> {
-    if let Some(error) = answer["Err"].as_str().filter(|error| !error.is_empty()) {
-        return Err(error.to_owned());
+    match &answer["Err"] {
+        Value::Null => {}
+        Value::String(none) if none.is_empty() => {}
+        Value::String(error) => return Err(error.chars().take(MAX_REASON_CHARS).collect()),
+        _ => return Err("its Err is not a text".to_owned()),
     }
     let value = answer["Value"].as_str().unwrap_or_default();
     let value = BASE64_STANDARD.decode(value);

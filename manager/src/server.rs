@@ -3,6 +3,7 @@
 //!
 //! Both serve the same services. What differs is who is believed ([`admission`]) and which calls
 //! are taken to the leader ([`proxy`]). Reads wait until what they see is current ([`barrier`]).
+//! Connections are `serving`'s.
 
 pub mod admission;
 pub mod barrier;

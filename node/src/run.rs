@@ -107,7 +107,11 @@ fn config(args: Run, executor: Arc<dyn Executor>) -> anyhow::Result<Config> {
             args::RaftLog::Segments => LogKind::Segments,
             args::RaftLog::Sled => LogKind::Sled,
         },
-        plugin_dirs: args.plugin_dir,
+        plugin_dirs: args
+            .plugin_dir
+            .into_iter()
+            .filter(|dir| !dir.as_os_str().is_empty())
+            .collect(),
         listen_remote_api: args.listen_remote_api,
         advertise_addr: args.advertise_addr,
         listen_control_api: args.listen_control_api,

@@ -52,7 +52,7 @@ fn settings() -> BufferSettings {
     BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
 }
 
-/// Encodes messages into a buffer that is just large enough.
+/// Encodes messages into a buffer that grows once.
 #[derive(Debug)]
 pub struct OwnEncoder<T>(PhantomData<T>);
 

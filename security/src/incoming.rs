@@ -1,4 +1,4 @@
-//! Accepted connections, ready for tonic's `serve_with_incoming_shutdown`.
+//! Accepted connections, ready to be served.
 //!
 //! A handshake never holds up accepting: handshakes run beside each other in tasks that end with
 //! the stream.

@@ -1,6 +1,8 @@
 //! One HTTP request over a connection of its own, to something beside the swarm: an external CA, a
 //! plugin.
 
+use std::convert::Infallible;
+
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -17,7 +19,10 @@ pub async fn post<IO>(io: IO, request: Request<Bytes>, limit: usize) -> Result<B
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let failed = |error: hyper::Error| error.to_string();
+    let failed = |error: hyper::Error| match std::error::Error::source(&error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    };
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(failed)?;
     let exchange = async {
         let request = request.map(Full::new);
@@ -32,10 +37,10 @@ where
     // The end of the connection shows in the exchange, after what came before it was read.
     let driven = async {
         let _ = connection.await;
-        std::future::pending::<()>().await;
+        std::future::pending::<Infallible>().await
     };
     tokio::select! {
         answer = exchange => answer,
-        () = driven => Err("the connection ended".to_owned()),
+        never = driven => match never {},
     }
 }

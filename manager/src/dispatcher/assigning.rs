@@ -1,7 +1,7 @@
 //! Streams to a node what it has to run, commit by commit.
 //!
-//! All commits that are queued go into one message, and an idle stream waits for nothing: a commit
-//! is on its way to the agent at once. While the stream is not read, commits pile up in the store
+//! All commits that are queued go into one message, and an idle stream waits for nothing but
+//! secret drivers: a commit is on its way to the agent at once. While the stream is not read, commits pile up in the store
 //! subscription; past its bound they are replaced by the difference to what was sent.
 
 use std::sync::Arc;
@@ -59,9 +59,8 @@ impl Assigning {
     async fn next(&mut self) -> Option<Result<AssignmentsMessage, Status>> {
         match std::mem::replace(&mut self.next, Next::Changes) {
             Next::Complete(snapshot) if !self.handle.gone.is_cancelled() => {
-                let mut message = self.assignments.complete(&snapshot);
-                made::fill(&mut message, &snapshot, &self.term.secret_drivers).await;
-                return Some(Ok(message));
+                let message = self.assignments.complete(&snapshot);
+                return Some(self.finished(message, &snapshot).await);
             }
             Next::Complete(_) | Next::Changes => {}
             Next::Nothing => return None,
@@ -70,8 +69,7 @@ impl Assigning {
             let event = tokio::select! {
                 biased;
                 () = self.handle.gone.cancelled() => {
-                    self.next = Next::Nothing;
-                    return Some(Err(self.term.farewell(&self.handle)));
+                    return Some(Err(self.farewell()));
                 }
                 event = self.subscription.next() => event,
             };
@@ -87,11 +85,29 @@ impl Assigning {
                     )
                 }
             };
-            if let Some(mut message) = message {
-                made::fill(&mut message, snapshot, &self.term.secret_drivers).await;
-                return Some(Ok(message));
+            if let Some(message) = message {
+                return Some(self.finished(message, snapshot).await);
             }
         }
+    }
+
+    /// The message with the values that drivers make, or the final error if the session ends before
+    /// they are there.
+    async fn finished(
+        &mut self,
+        mut message: AssignmentsMessage,
+        snapshot: &Snapshot,
+    ) -> Result<AssignmentsMessage, Status> {
+        tokio::select! {
+            biased;
+            () = made::fill(&mut message, snapshot, &self.term.secret_drivers) => Ok(message),
+            () = self.handle.gone.cancelled() => Err(self.farewell()),
+        }
+    }
+
+    fn farewell(&mut self) -> Status {
+        self.next = Next::Nothing;
+        self.term.farewell(&self.handle)
     }
 }
 

@@ -12,8 +12,8 @@ use tracing::warn;
 use crate::secret_drivers::SecretDrivers;
 
 /// How long the drivers may take for a message; nothing else reaches the agent meanwhile.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Values that are asked for at the same time.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Values that are asked for at the same time for one message.
 const AT_ONCE: usize = 16;
 
 /// Puts in the values that are missing. A secret that gets none is left out: its task will fail on the
@@ -86,4 +86,49 @@ async fn value(
     let task = snapshot.get::<Task>(task);
     let task = task.ok_or("only tasks can have secrets that a driver makes")?;
     drivers.value(secret.spec(), task).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use skep_proto::v1::{Driver, assignment_change::AssignmentAction};
+    use skep_store::testing::leading;
+
+    use super::{super::assignments::change, *};
+    use crate::time;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_driver_that_does_not_answer_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let _silent = UnixListener::bind(dir.path().join("vault.sock")).unwrap();
+        let drivers = SecretDrivers::new(vec![dir.path().into()]);
+        let store = leading(|| time::now().into());
+        let task = Task {
+            id: "t1".to_owned(),
+            ..Default::default()
+        };
+        let created = store.update(|tx| tx.create(task.clone()).map(drop)).await;
+        created.unwrap();
+        let mut secret = Secret {
+            id: "s1.t1".to_owned(),
+            internal: true,
+            ..Default::default()
+        };
+        secret.spec_mut().driver = Some(Driver {
+            name: "vault".to_owned(),
+            ..Default::default()
+        });
+        let changes = [Item::Secret(secret), Item::Task(task)];
+        let changes = changes.map(|item| change(item, AssignmentAction::Update));
+        let mut message = AssignmentsMessage {
+            changes: changes.into(),
+            ..Default::default()
+        };
+        let began = Instant::now();
+        fill(&mut message, &store.snapshot(), &drivers).await;
+        assert!(began.elapsed() >= PATIENCE);
+        let left = message.changes.remove(0).assignment.unwrap().item.unwrap();
+        assert!(matches!(left, Item::Task(_)) && message.changes.is_empty());
+    }
 }

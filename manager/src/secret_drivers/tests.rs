@@ -107,12 +107,17 @@ fn a_driver_is_told_who_asks_and_nothing_that_is_empty() {
 }
 
 #[test]
-fn an_answer_has_a_value_or_an_error() {
+fn an_error_in_an_answer_counts_more_than_its_value() {
     assert_eq!(value(&json!({ "Value": "aGk=" })), Ok("hi".into()));
     let both = json!({ "Value": "aGk=", "Err": "sealed" });
     assert_eq!(value(&both), Err("sealed".to_owned()));
+    let long = json!({ "Err": "x".repeat(1 << 20) });
+    assert_eq!(value(&long).unwrap_err().len(), MAX_REASON_CHARS);
+    let odd = json!({ "Value": "aGk=", "Err": { "why": "sealed" } });
+    assert_eq!(value(&odd), Err("its Err is not a text".to_owned()));
     let malformed = Err("its Value is not base64".to_owned());
     assert_eq!(value(&json!({ "Value": "%" })), malformed);
+    // Which is refused later, as too short.
     for none in [json!({}), json!(null), json!([]), json!({ "Value": 3 })] {
         assert_eq!(value(&none), Ok(Bytes::new()), "{none}");
     }

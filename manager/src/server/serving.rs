@@ -12,7 +12,7 @@ use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, transport::server::Connected};
@@ -32,7 +32,8 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Serves these connections until `cancel`, and then until the calls have ended that are under way.
-/// Dropping it ends all at once.
+/// Dropping it ends all connections. A caller's `grpc-timeout` is not kept: when it is over the caller
+/// resets its stream, which ends the call.
 pub(crate) async fn serve<I, IO, S>(incoming: I, service: S, cancel: CancellationToken)
 where
     I: Stream<Item = std::io::Result<IO>> + Send,
@@ -46,6 +47,7 @@ where
         .auto_date_header(false)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        // A proxy may bring the calls of many clients on one connection.
         .max_concurrent_streams(None)
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE);
@@ -56,11 +58,7 @@ where
         loop {
             tokio::select! {
                 () = cancel.cancelled() => break,
-                Some(ended) = connections.join_next() => {
-                    if let Err(error) = ended {
-                        error!(%error, "a connection's task broke off");
-                    }
-                }
+                Some(ended) = connections.join_next() => note(ended),
                 accepted = incoming.next() => match accepted {
                     Some(Ok(io)) => {
                         let connection = connection(&http, io, service.clone(), cancel.clone());
@@ -72,7 +70,15 @@ where
             }
         }
     }
-    while connections.join_next().await.is_some() {}
+    while let Some(ended) = connections.join_next().await {
+        note(ended);
+    }
+}
+
+fn note(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        error!(%error, "a connection's task broke off");
+    }
 }
 
 /// Serves one connection to its end.
@@ -105,7 +111,10 @@ where
             }
         };
         if let Err(error) = ended {
-            debug!(%error, "a connection ended");
+            debug!(
+                error = &error as &dyn std::error::Error,
+                "a connection ended"
+            );
         }
     }
 }
@@ -114,17 +123,30 @@ where
 mod tests {
     use futures_util::stream;
     use hyper::client::conn::http2 as client;
-    use tokio::{net::UnixStream, sync::Notify, task::JoinHandle};
+    use tokio::{
+        net::UnixStream,
+        sync::{Notify, mpsc},
+        task::JoinHandle,
+    };
 
     use super::*;
 
-    /// Serves one connection, each call of which says that it has begun and waits to be let go on.
+    /// Serves one connection, each call of which says that it has begun and waits to be let go on. The
+    /// sender hears when no more connections are taken.
     async fn serving(
         calls: &'static Calls,
         cancel: &CancellationToken,
-    ) -> (client::SendRequest<Body>, JoinHandle<()>) {
+    ) -> (
+        client::SendRequest<Body>,
+        JoinHandle<()>,
+        mpsc::Sender<UnixStream>,
+    ) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let incoming = stream::iter([Ok(ours)]).chain(stream::pending());
+        let (door, accepted) = mpsc::channel(1);
+        door.send(ours).await.unwrap();
+        let incoming = stream::unfold(accepted, async |mut accepted| {
+            Some((Ok(accepted.recv().await?), accepted))
+        });
         let service = tower::service_fn(async |_: Request<Body>| {
             calls.begun.notify_one();
             calls.go_on.notified().await;
@@ -134,7 +156,7 @@ mod tests {
         let io = TokioIo::new(theirs);
         let (caller, connection) = client::handshake(TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(connection);
-        (caller, served)
+        (caller, served, door)
     }
 
     struct Calls {
@@ -155,24 +177,24 @@ mod tests {
     async fn answers_have_no_date() {
         static CALLS: Calls = Calls::new();
         CALLS.go_on.notify_one();
-        let (mut caller, _served) = serving(&CALLS, &CancellationToken::new()).await;
+        let (mut caller, _served, _door) = serving(&CALLS, &CancellationToken::new()).await;
         let answer = caller.send_request(Request::new(Body::empty())).await;
         let answer = answer.unwrap();
         assert!(answer.headers().is_empty(), "{:?}", answer.headers());
     }
 
     #[tokio::test]
-    async fn a_call_that_is_under_way_ends_and_none_begins() {
+    async fn the_door_closes_at_once_and_a_call_that_is_under_way_ends() {
         static CALLS: Calls = Calls::new();
         let cancel = CancellationToken::new();
-        let (mut caller, served) = serving(&CALLS, &cancel).await;
+        let (mut caller, served, door) = serving(&CALLS, &cancel).await;
         let call = tokio::spawn(caller.send_request(Request::new(Body::empty())));
         CALLS.begun.notified().await;
         cancel.cancel();
+        door.closed().await;
+        assert!(!served.is_finished(), "a call is under way");
         CALLS.go_on.notify_one();
         call.await.unwrap().unwrap();
         served.await.unwrap();
-        let late = caller.send_request(Request::new(Body::empty())).await;
-        assert!(late.is_err(), "{late:?}");
     }
 }
