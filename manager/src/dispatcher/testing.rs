@@ -37,6 +37,15 @@ pub(super) struct World {
 impl World {
     /// With a heartbeat period, and what is in the store before the term begins.
     pub async fn start(period: Duration, before: impl FnOnce(&mut Tx)) -> Self {
+        Self::with_drivers(SecretDrivers::new(Vec::new()), period, before).await
+    }
+
+    /// The same, with these secret drivers.
+    pub async fn with_drivers(
+        drivers: SecretDrivers,
+        period: Duration,
+        before: impl FnOnce(&mut Tx),
+    ) -> Self {
         let store = leading(|| time::now().into());
         write(&store, |tx| {
             tx.create(cluster(period)).unwrap();
@@ -44,12 +53,7 @@ impl World {
         })
         .await;
         let (members, receiver) = watch::channel(vec![member("m1", "10.0.0.1:4242")]);
-        let dispatcher = Dispatcher::new(
-            store.clone(),
-            receiver,
-            "m1",
-            SecretDrivers::new(Vec::new()),
-        );
+        let dispatcher = Dispatcher::new(store.clone(), receiver, "m1", drivers);
         let (cancel, running) = run(&dispatcher).await;
         Self {
             store,

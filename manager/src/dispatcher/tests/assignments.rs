@@ -1,16 +1,22 @@
 //! The stream of assignments.
 
+use std::time::Duration;
+
 use skep_proto::{
     Shared,
     v1::{
         AssignmentsMessage, ContainerSpec, Driver, Secret, SecretReference, SecretSpec, Task,
         TaskSpec, TaskState, assignment::Item, assignment_change::AssignmentAction,
-        assignments_message::Type, task_spec::Runtime,
+        assignments_message::Type, node_status::State, task_spec::Runtime,
     },
 };
+use tokio::net::UnixListener;
 use tonic::Code;
 
-use crate::dispatcher::testing::{World, last, next, task, told};
+use crate::{
+    dispatcher::testing::{World, last, next, node, task, told},
+    secret_drivers::SecretDrivers,
+};
 
 fn with_secret(mut task: Task) -> Task {
     let secrets = vec![SecretReference {
@@ -132,20 +138,25 @@ async fn a_session_follows_its_tasks_and_their_secrets() {
     );
 }
 
+/// The secret `s1`, whose values this driver makes.
+fn of_driver(name: &str) -> Secret {
+    let mut secret = Secret {
+        id: "s1".to_owned(),
+        ..Default::default()
+    };
+    secret.spec_mut().driver = Some(Driver {
+        name: name.to_owned(),
+        ..Default::default()
+    });
+    secret
+}
+
 #[tokio::test]
 async fn a_secret_whose_driver_is_not_there_is_left_out() {
     let world = World::two_nodes().await;
     world
         .write(|tx| {
-            let mut secret = Secret {
-                id: "s1".to_owned(),
-                ..Default::default()
-            };
-            secret.spec_mut().driver = Some(Driver {
-                name: "vault".to_owned(),
-                ..Default::default()
-            });
-            tx.create(secret).unwrap();
+            tx.create(of_driver("vault")).unwrap();
             tx.create(with_secret(task("t1", "n1", TaskState::Assigned)))
                 .unwrap();
         })
@@ -157,6 +168,30 @@ async fn a_secret_whose_driver_is_not_there_is_left_out() {
     assert_eq!(
         items(&next(&mut assignments).await.unwrap()),
         ["-t1", "-s1.t1"]
+    );
+}
+
+#[tokio::test]
+async fn a_term_that_ends_while_a_driver_is_asked_is_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let silent = UnixListener::bind(dir.path().join("vault.sock")).unwrap();
+    let drivers = SecretDrivers::new(vec![dir.path().into()]);
+    let mut world = World::with_drivers(drivers, Duration::ZERO, |tx| {
+        tx.create(node("n1", State::Unknown)).unwrap();
+        tx.create(of_driver("vault")).unwrap();
+        tx.create(with_secret(task("t1", "n1", TaskState::Assigned)))
+            .unwrap();
+    })
+    .await;
+    let (id, _session) = world.register("n1").await;
+    let mut assignments = world.assignments("n1", &id).await.unwrap();
+    let end = tokio::spawn(async move { next(&mut assignments).await });
+    let _asked = silent.accept().await.unwrap();
+    world.end_term().await;
+    let end = end.await.unwrap().unwrap_err();
+    assert_eq!(
+        told(end),
+        (Code::Aborted, "node must disconnect".to_owned())
     );
 }
 
