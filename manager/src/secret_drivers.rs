@@ -73,8 +73,8 @@ impl SecretDrivers {
     /// Why there is none, in words.
     pub(crate) async fn value(&self, secret: &SecretSpec, task: &Task) -> Result<Bytes, String> {
         let name = secret.driver.as_ref().map_or("", |driver| &driver.name);
-        let address = self.find(name).await?;
         let _place = self.places.acquire().await;
+        let address = self.find(name).await?;
         if !implements(&address.call(ACTIVATE, Bytes::new()).await?) {
             return Err(format!("the plugin does not implement {CAPABILITY}"));
         }

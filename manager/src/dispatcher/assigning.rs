@@ -1,8 +1,8 @@
 //! Streams to a node what it has to run, commit by commit.
 //!
-//! All commits that are queued go into one message, and an idle stream waits for nothing but
-//! secret drivers: a commit is on its way to the agent at once. While the stream is not read, commits pile up in the store
-//! subscription; past its bound they are replaced by the difference to what was sent.
+//! All commits that are queued go into one message, and an idle stream waits for nothing but secret
+//! drivers: a commit is on its way to the agent at once. While the stream is not read, commits pile
+//! up in the store subscription; past its bound they are replaced by the difference to what was sent.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! Secrets whose values are made by a driver: they get them on their way to the agent.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::future::join_all;
 use skep_proto::v1::{AssignmentChange, AssignmentsMessage, Secret, Task, assignment::Item};
 use skep_store::Snapshot;
 use tokio::time::{Instant, timeout_at};
@@ -13,8 +13,6 @@ use crate::secret_drivers::SecretDrivers;
 
 /// How long the drivers may take for a message; nothing else reaches the agent meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Values that are asked for at the same time for one message.
-const AT_ONCE: usize = 16;
 
 /// Puts in the values that are missing. A secret that gets none is left out: its task will fail on the
 /// node and say so, and the one that takes its place asks again.
@@ -24,35 +22,18 @@ pub(super) async fn fill(
     drivers: &SecretDrivers,
 ) {
     let deadline = Instant::now() + PATIENCE;
-    let asked = message
-        .changes
-        .iter_mut()
-        .filter_map(wanting)
-        .map(|secret| {
-            let id = secret.id.clone();
-            let value = value(secret, snapshot, drivers);
-            async move {
-                let value = timeout_at(deadline, value).await;
-                (
-                    id,
-                    value.unwrap_or_else(|_| Err("no answer in time".to_owned())),
-                )
-            }
-        });
-    let asked: Vec<_> = asked.collect();
-    if asked.is_empty() {
-        return;
-    }
-    let mut values: HashMap<String, Result<Bytes, String>> = stream::iter(asked)
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
+    let wanting_values = message.changes.iter_mut().filter_map(wanting);
+    let asked = wanting_values.map(async |secret| {
+        let value = timeout_at(deadline, value(secret, snapshot, drivers)).await;
+        value.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+    });
+    let mut values = join_all(asked).await.into_iter();
     message.changes.retain_mut(|change| {
         let Some(secret) = wanting(change) else {
             return true;
         };
         let driver = secret.spec().driver.as_ref().map(|driver| &*driver.name);
-        match values.remove(&secret.id) {
+        match values.next() {
             Some(Ok(value)) => {
                 secret.spec_mut().data = value;
                 true

@@ -2,9 +2,9 @@
 //!
 //! Each append is one record ([`record`]), made durable with one fdatasync. A segment has its full size
 //! before it is used, and its blocks were written before as far as there was time, so that a sync has
-//! nothing to write but the record; segments that are not needed any more are used again. Every record says all that a log
-//! remembers besides entries, and the first one of a segment also who the member is: whatever lies
-//! before a segment can go.
+//! nothing to write but the record; segments that are not needed any more are used again. Every record
+//! says all that a log remembers besides entries, and the first one of a segment also who the member
+//! is: whatever lies before a segment can go.
 
 mod read;
 mod record;

@@ -10,6 +10,7 @@ use skep_proto::{
         assignments_message::Type, node_status::State, task_spec::Runtime,
     },
 };
+use skep_store::Tx;
 use tokio::net::UnixListener;
 use tonic::Code;
 
@@ -138,29 +139,25 @@ async fn a_session_follows_its_tasks_and_their_secrets() {
     );
 }
 
-/// The secret `s1`, whose values this driver makes.
-fn of_driver(name: &str) -> Secret {
+/// A task `t1` that needs a secret whose values a driver makes.
+fn create_with_driver(tx: &mut Tx) {
     let mut secret = Secret {
         id: "s1".to_owned(),
         ..Default::default()
     };
     secret.spec_mut().driver = Some(Driver {
-        name: name.to_owned(),
+        name: "vault".to_owned(),
         ..Default::default()
     });
-    secret
+    tx.create(secret).unwrap();
+    tx.create(with_secret(task("t1", "n1", TaskState::Assigned)))
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_secret_whose_driver_is_not_there_is_left_out() {
     let world = World::two_nodes().await;
-    world
-        .write(|tx| {
-            tx.create(of_driver("vault")).unwrap();
-            tx.create(with_secret(task("t1", "n1", TaskState::Assigned)))
-                .unwrap();
-        })
-        .await;
+    world.write(create_with_driver).await;
     let (id, _session) = world.register("n1").await;
     let mut assignments = world.assignments("n1", &id).await.unwrap();
     assert_eq!(items(&next(&mut assignments).await.unwrap()), ["+t1"]);
@@ -178,9 +175,7 @@ async fn a_term_that_ends_while_a_driver_is_asked_is_told_at_once() {
     let drivers = SecretDrivers::new(vec![dir.path().into()]);
     let mut world = World::with_drivers(drivers, Duration::ZERO, |tx| {
         tx.create(node("n1", State::Unknown)).unwrap();
-        tx.create(of_driver("vault")).unwrap();
-        tx.create(with_secret(task("t1", "n1", TaskState::Assigned)))
-            .unwrap();
+        create_with_driver(tx);
     })
     .await;
     let (id, _session) = world.register("n1").await;
