@@ -235,7 +235,13 @@ impl Member {
 
     pub(super) fn tick(&mut self, scene: &mut Scene) -> Result<(), Violation> {
         let (member, life) = (self.id, self.life);
-        scene.after(self.tick, Event::Tick { member, life });
+        // The library draws its patience for each election, a member here only when it starts. Ticks of
+        // one length would let two of the same patience stand at the same time for ever.
+        let tick = match scene.healed {
+            true => scene.between(&(self.tick..2 * self.tick)),
+            false => self.tick,
+        };
+        scene.after(tick, Event::Tick { member, life });
         if let Some(process) = &mut self.process {
             process.replica.tick();
             process.replica.campaign_if_alone();
