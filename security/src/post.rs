@@ -44,3 +44,53 @@ where
         never = driven => match never {},
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    /// What becomes of a request that is answered with these bytes, when at most ten are wanted.
+    async fn answered(bytes: &str) -> Result<Bytes, String> {
+        let (ours, mut theirs) = duplex(4096);
+        let request = Request::post("/").body(Bytes::from_static(b"question"));
+        let answer = async {
+            let mut question = Vec::new();
+            while !question.ends_with(b"question") {
+                theirs.read_buf(&mut question).await.unwrap();
+            }
+            theirs.write_all(bytes.as_bytes()).await.unwrap();
+            drop(theirs);
+        };
+        tokio::join!(post(ours, request.unwrap(), 10), answer).0
+    }
+
+    #[tokio::test]
+    async fn only_a_success_that_is_not_too_large_is_an_answer() {
+        let ok = "HTTP/1.1 200 OK\r\n";
+        let whole = format!("{ok}content-length: 10\r\n\r\n0123456789");
+        assert_eq!(answered(&whole).await.unwrap(), "0123456789");
+        for (bytes, error) in [
+            (
+                format!("{ok}content-length: 11\r\n\r\n0123456789a"),
+                "length limit",
+            ),
+            (format!("{ok}\r\n0123456789a"), "length limit"),
+            (
+                format!("{ok}content-length: 10\r\n\r\n0123"),
+                "its answer cannot be read",
+            ),
+            (
+                "HTTP/1.1 404 Not Found\r\n\r\n".to_owned(),
+                "it answers 404 Not Found",
+            ),
+            (String::new(), "connection closed"),
+            ("SSH-2.0-OpenSSH_9.2\r\n".to_owned(), "invalid HTTP version"),
+        ] {
+            let answer = answered(&bytes).await;
+            let refused = answer.as_ref().is_err_and(|text| text.contains(error));
+            assert!(refused, "{bytes:?}: {answer:?}");
+        }
+    }
+}
