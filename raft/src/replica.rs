@@ -31,7 +31,7 @@ use crate::{
     Error, Ticks,
     codec::{self, ConfState, Entry, EntryType, HardState, Incoming, Message, MessageType},
     log::{Batch, Loaded},
-    member::Membership,
+    member::{Change, Membership},
 };
 
 /// Entries in one message, in bytes; a larger entry travels alone. Several messages may be merged on
@@ -76,6 +76,14 @@ impl ReplicaConfig {
     }
 }
 
+/// An output that waits for the disk.
+struct Unwritten {
+    number: u64,
+    /// The commit index that is written with it; `None` if it need not be written.
+    commit: Option<u64>,
+    messages: Vec<Message>,
+}
+
 /// See the module.
 pub struct Replica {
     node: RawNode<Tail>,
@@ -86,8 +94,12 @@ pub struct Replica {
     hard_state: HardState,
     /// The commit index that is on disk or on the way there: it is not always written.
     written: u64,
-    /// Outputs whose messages wait for the disk: number, whether it needs a write, messages.
-    unwritten: VecDeque<(u64, bool, Vec<Message>)>,
+    /// The commit index that is on disk.
+    durable: u64,
+    /// Outputs whose messages wait for the disk.
+    unwritten: VecDeque<Unwritten>,
+    /// Committed entries from the first membership change on whose commit is not on disk yet.
+    held: VecDeque<Entry>,
     /// Messages that do not wait any more.
     released: Vec<Message>,
     /// The decoded snapshot that the library accepted but has not handed out yet.
@@ -170,8 +182,10 @@ impl Replica {
                 ..Role::default()
             },
             written: hard_state.commit,
+            durable: hard_state.commit,
             hard_state,
             unwritten: VecDeque::new(),
+            held: VecDeque::new(),
             released: Vec::new(),
             incoming: None,
             restoring: None,
@@ -305,14 +319,13 @@ impl Replica {
     /// Lets go the messages of outputs up to `number`, and of those after it that need no write.
     fn release(&mut self, number: u64) {
         let mut last = number;
-        while let Some((next, writes, _)) = self.unwritten.front() {
-            if *next > number && *writes {
-                break;
-            }
-            last = *next;
-            if let Some((_, _, messages)) = self.unwritten.pop_front() {
-                self.released.extend(messages);
-            }
+        let ready = |next: &Unwritten| next.number <= number || next.commit.is_none();
+        while self.unwritten.front().is_some_and(ready)
+            && let Some(done) = self.unwritten.pop_front()
+        {
+            last = done.number;
+            self.durable = self.durable.max(done.commit.unwrap_or(0));
+            self.released.extend(done.messages);
         }
         if last > number {
             self.node.on_persist_ready(last);
@@ -322,7 +335,9 @@ impl Replica {
     /// Whether [`Self::take_output`] would have something to say.
     pub fn has_output(&self) -> bool {
         let resigns = self.farewell.is_some() && self.role.leads;
-        !self.removed && (self.node.has_ready() || !self.released.is_empty() || resigns)
+        let hands_out = self.held.front().is_some_and(|next| !self.is_secret(next));
+        let speaks = !self.released.is_empty() || hands_out || resigns;
+        !self.removed && (self.node.has_ready() || speaks)
     }
 
     /// What is to be done now. An error means that a committed entry is broken: this replica must
@@ -333,6 +348,7 @@ impl Replica {
             ..Output::default()
         };
         if self.removed || !self.node.has_ready() {
+            self.hand_out(&mut output)?;
             self.note_role(&mut output);
             return Ok(output);
         }
@@ -342,12 +358,9 @@ impl Replica {
         output.reads = Self::confirmed_reads(ready.take_read_states());
         let persisted_messages = ready.take_persisted_messages();
         let committed = ready.take_committed_entries();
-        // That a change of the members is committed must be on disk before others hear of it: a
-        // member that is removed is gone then, and whoever is left without it, and has forgotten
-        // that it is not needed any more, would wait for its vote for ever.
         let changes = committed
             .iter()
-            .any(|entry| entry.entry_type != EntryType::EntryNormal && entry.index > self.written);
+            .any(|entry| is_change(entry) && entry.index > self.written);
         let mut batch = Batch::default();
         if !ready.snapshot().is_empty() {
             let snapshot = ready.snapshot().clone();
@@ -361,11 +374,18 @@ impl Replica {
         }
         let must_sync = ready.must_sync() || changes;
         self.node.advance_append_async(ready);
-        self.unwritten
-            .push_back((number, must_sync, persisted_messages));
+        self.held.extend(committed);
+        let secrets = self.held.iter().any(|entry| self.is_secret(entry));
+        self.hand_out(&mut output)?;
+        let hard_state = self.lasting_state();
+        self.unwritten.push_back(Unwritten {
+            number,
+            commit: must_sync.then_some(hard_state.commit),
+            messages: persisted_messages,
+        });
         if must_sync {
-            self.written = self.hard_state.commit;
-            batch.hard_state = Some(self.hard_state.clone());
+            self.written = hard_state.commit;
+            batch.hard_state = Some(hard_state);
             output.append = Some(Append { number, batch });
         } else if self.unwritten.len() == 1 {
             // Only the commit index is new. It need not be written, and nothing else waits.
@@ -373,21 +393,41 @@ impl Replica {
             self.release(number);
             output.messages.append(&mut self.released);
         }
-        for entry in committed {
-            self.commit(entry, &mut output)?;
-        }
-        // Who is removed without having led ends now: these are the last words.
         match self.unwritten.back_mut() {
-            Some((_, _, waiting)) if changes && !self.removed => {
-                waiting.splice(0..0, messages).for_each(drop);
-            }
+            Some(last) if secrets => last.messages.splice(0..0, messages).for_each(drop),
             _ => output.messages.append(&mut messages),
+        }
+        self.note_role(&mut output);
+        Ok(output)
+    }
+
+    /// Whether this is a change of the members, and that it is committed is not on disk yet. Until then
+    /// nobody may hear of it, in whatever way: a member that is removed is gone then, and whoever is left
+    /// without it, and has forgotten that it is not needed any more, would wait for its vote for ever. A
+    /// leader that is removed itself has no secrets.
+    fn is_secret(&self, committed: &Entry) -> bool {
+        is_change(committed)
+            && committed.index > self.durable
+            && !(self.holds_office() && self.removes_this(committed))
+    }
+
+    fn removes_this(&self, change: &Entry) -> bool {
+        let own = Change::Remove(self.node.raft.id);
+        codec::decode_change(&change.data).is_ok_and(|(_, change)| change == own)
+    }
+
+    /// Hands out what is committed, up to the first change of the members that is a secret.
+    fn hand_out(&mut self, output: &mut Output) -> Result<(), Error> {
+        while let Some(next) = self.held.front()
+            && !self.is_secret(next)
+            && let Some(entry) = self.held.pop_front()
+        {
+            self.commit(entry, output)?;
         }
         if !output.committed.is_empty() && !self.removed {
             self.node.advance_apply_to(self.applied);
         }
-        self.note_role(&mut output);
-        Ok(output)
+        Ok(())
     }
 
     fn commit(&mut self, mut entry: Entry, output: &mut Output) -> Result<(), Error> {
@@ -459,6 +499,10 @@ impl Replica {
             && log.unstable_snapshot().is_none()
             && (!self.is_alone() || log.persisted == log.last_index())
     }
+}
+
+fn is_change(entry: &Entry) -> bool {
+    entry.entry_type != EntryType::EntryNormal
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use raft::ProgressState;
 use super::Replica;
 use crate::{
     Error,
-    codec::{self, Entry, EntryType},
+    codec::{self, Entry, EntryType, HardState},
     member::Change,
 };
 
@@ -77,6 +77,16 @@ impl Replica {
             self.conf_state = self.node.apply_conf_change(&change)?;
         }
         Ok(())
+    }
+
+    /// What is written of the present state. That this leader is removed is not, before the others know: it
+    /// would be none any more after a restart, and could not tell them.
+    pub(super) fn lasting_state(&self) -> HardState {
+        let mut state = self.hard_state.clone();
+        if let Some(farewell) = &self.farewell {
+            state.commit = state.commit.min(farewell.index - 1);
+        }
+        state
     }
 
     /// Counts the ticks of a farewell.

@@ -44,10 +44,10 @@ impl Replica {
     }
 
     /// The part of a snapshot that is not the store's, as of [`Self::applied`]. `None` before
-    /// anything was applied.
+    /// anything was applied, and for a leader that takes its leave.
     pub fn snapshot_header(&self) -> Option<SnapshotHeader> {
         let term = self.node.store().term(self.applied).ok()?;
-        if self.applied == 0 {
+        if self.applied == 0 || self.farewell.is_some() {
             return None;
         }
         Some(SnapshotHeader {
@@ -139,6 +139,7 @@ impl Replica {
         self.conf_state = metadata.get_conf_state().clone();
         self.membership = Membership::from_wire(&content.membership);
         self.applied = metadata.index;
+        self.held.clear();
         self.restoring = Some((number, metadata.index));
         output.members_changed = true;
         output.restore = Some((metadata.index, content.store));

@@ -356,6 +356,76 @@ fn wrong_receivers_senders_and_terms_are_refused_without_harm() {
     group.settle();
 }
 
+#[test]
+fn a_removal_is_a_secret_until_it_cannot_be_forgotten() {
+    for seed in 0..20 {
+        let mut group = Group::of(seed, 2);
+        group.write();
+        let leader = group.elect();
+        let other = 3 - leader;
+        // The removal gets onto the leader's disk, but not that it is committed.
+        group.isolated = Some(leader);
+        let removal = Change::Remove(other);
+        group.run_until("the disk has all", |group| {
+            group.members[&leader].unwritten.is_empty()
+        });
+        group.replica(leader).propose_change(7, &removal).unwrap();
+        let index = group.replica(leader).last_index();
+        group.drain(leader);
+        group.run_until("the disk has the removal", |group| {
+            group.members[&leader].unwritten.is_empty()
+        });
+        group.stalled = Some(leader);
+        group.isolated = None;
+        group.run_until("it is committed", |group| {
+            let replica = group.members[&leader].replica.as_ref().unwrap();
+            replica.positions(0).committed >= index
+        });
+        for _ in 0..3 * STEPS_PER_TICK {
+            group.step();
+            assert!(group.replica(leader).removed().is_empty(), "seed {seed}");
+            assert!(!group.is_removed(other), "seed {seed}");
+        }
+        // It forgets, and needs the other for one more time.
+        group.members.get_mut(&leader).unwrap().unwritten.clear();
+        group.crash(leader);
+        group.stalled = None;
+        group.start(leader);
+        group.write();
+    }
+}
+
+#[test]
+fn a_leader_that_dies_before_it_has_told_of_its_removal_comes_back_and_tells() {
+    for seed in 0..20 {
+        let mut group = Group::of(seed, 2);
+        group.write();
+        let leader = group.elect();
+        let removal = Change::Remove(leader);
+        group.run_until("the members can be changed", |group| {
+            let replica = group.members[&leader].replica.as_ref().unwrap();
+            replica.can_change()
+        });
+        group.replica(leader).propose_change(7, &removal).unwrap();
+        let index = group.replica(leader).last_index();
+        group.drain(leader);
+        group.run_until("it is committed", |group| {
+            let replica = group.members[&leader].replica.as_ref().unwrap();
+            replica.positions(0).committed >= index
+        });
+        // What it says of it is lost, but not what it writes.
+        group.isolated = Some(leader);
+        group.network.clear();
+        for _ in 0..STEPS_PER_TICK {
+            group.step();
+        }
+        group.crash(leader);
+        group.isolated = None;
+        group.start(leader);
+        group.write();
+    }
+}
+
 /// A leader is demoted while messages overtake each other: it hands over, and is removed by the next.
 #[test]
 fn r11_reordered_messages_while_a_leader_is_demoted_cost_no_quorum() {

@@ -325,9 +325,16 @@ fn nobody_stands_for_election_before_a_snapshot_is_on_disk() {
     let mut group = Group::of(11, 3);
     let leader = group.elect();
     let slow = leader % 3 + 1;
+    // It knows all members, and has nothing to write before it answers.
+    group.write();
+    group.settle();
     group.crash(slow);
     for _ in 0..5 {
         group.write();
+    }
+    // The leader does not count on it any more.
+    for _ in 0..30 * STEPS_PER_TICK {
+        group.step();
     }
     for id in (1..=3).filter(|id| *id != slow) {
         let applied = group.replica(id).applied();
