@@ -79,8 +79,8 @@ impl ReplicaConfig {
 /// An output that waits for the disk.
 struct Unwritten {
     number: u64,
-    /// The commit index that is written with it; `None` if it need not be written.
-    commit: Option<u64>,
+    /// The state that is written with it; `None` if it need not be written.
+    state: Option<HardState>,
     messages: Vec<Message>,
 }
 
@@ -94,8 +94,8 @@ pub struct Replica {
     hard_state: HardState,
     /// The commit index that is on disk or on the way there: it is not always written.
     written: u64,
-    /// The commit index that is on disk.
-    durable: u64,
+    /// The state that is on disk.
+    durable: HardState,
     /// Outputs whose messages wait for the disk.
     unwritten: VecDeque<Unwritten>,
     /// Committed entries from the first membership change on whose commit is not on disk yet.
@@ -182,7 +182,7 @@ impl Replica {
                 ..Role::default()
             },
             written: hard_state.commit,
-            durable: hard_state.commit,
+            durable: hard_state.clone(),
             hard_state,
             unwritten: VecDeque::new(),
             held: VecDeque::new(),
@@ -319,12 +319,14 @@ impl Replica {
     /// Lets go the messages of outputs up to `number`, and of those after it that need no write.
     fn release(&mut self, number: u64) {
         let mut last = number;
-        let ready = |next: &Unwritten| next.number <= number || next.commit.is_none();
+        let ready = |next: &Unwritten| next.number <= number || next.state.is_none();
         while self.unwritten.front().is_some_and(ready)
             && let Some(done) = self.unwritten.pop_front()
         {
             last = done.number;
-            self.durable = self.durable.max(done.commit.unwrap_or(0));
+            self.durable = done
+                .state
+                .unwrap_or_else(|| std::mem::take(&mut self.durable));
             self.released.extend(done.messages);
         }
         if last > number {
@@ -380,7 +382,7 @@ impl Replica {
         let hard_state = self.lasting_state();
         self.unwritten.push_back(Unwritten {
             number,
-            commit: must_sync.then_some(hard_state.commit),
+            state: must_sync.then(|| hard_state.clone()),
             messages: persisted_messages,
         });
         if must_sync {
@@ -394,7 +396,11 @@ impl Replica {
             output.messages.append(&mut self.released);
         }
         match self.unwritten.back_mut() {
-            Some(last) if secrets => last.messages.splice(0..0, messages).for_each(drop),
+            // Who votes alone leads before its term is on disk. Others would hear of entries of a term
+            // that it may have once more, with others.
+            Some(last) if secrets || self.durable.term < self.hard_state.term => {
+                last.messages.splice(0..0, messages).for_each(drop)
+            }
             _ => output.messages.append(&mut messages),
         }
         self.note_role(&mut output);
@@ -407,7 +413,7 @@ impl Replica {
     /// leader that is removed itself has no secrets.
     fn is_secret(&self, committed: &Entry) -> bool {
         is_change(committed)
-            && committed.index > self.durable
+            && committed.index > self.durable.commit
             && !(self.holds_office() && self.removes_this(committed))
     }
 

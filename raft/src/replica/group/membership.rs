@@ -357,6 +357,32 @@ fn wrong_receivers_senders_and_terms_are_refused_without_harm() {
 }
 
 #[test]
+fn who_votes_alone_says_nothing_before_its_term_is_on_disk() {
+    let mut group = Group::new(21);
+    group.elect();
+    group.change(&Change::AddLearner(local(2).to_wire()));
+    group.members.insert(2, Member::default());
+    group.start(2);
+    group.run_until("the learner follows", |group| {
+        group.members[&2].members().contains(&2)
+    });
+    group.crash(1);
+    group.stalled = Some(1);
+    group.network.clear();
+    group.start(1);
+    let term = group.term(2);
+    for _ in 0..3 * STEPS_PER_TICK {
+        group.replica(1).campaign_if_alone();
+        group.drain(1);
+        group.step();
+    }
+    assert!(group.replica(1).role().leads);
+    assert_eq!(group.term(2), term);
+    group.stalled = None;
+    group.write();
+}
+
+#[test]
 fn a_removal_is_a_secret_until_it_cannot_be_forgotten() {
     for seed in 0..20 {
         let mut group = Group::of(seed, 2);
