@@ -22,7 +22,10 @@ use raft::{RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 use skep_store::Image;
 use slog::Drain;
 
-use self::{changes::Farewell, tail::Tail};
+use self::{
+    changes::{Farewell, is_change},
+    tail::Tail,
+};
 pub use self::{
     output::{Append, Committed, Output, ReadIndex, Role},
     snapshot::SnapshotHeader,
@@ -31,7 +34,7 @@ use crate::{
     Error, Ticks,
     codec::{self, ConfState, Entry, EntryType, HardState, Incoming, Message, MessageType},
     log::{Batch, Loaded},
-    member::{Change, Membership},
+    member::Membership,
 };
 
 /// Entries in one message, in bytes; a larger entry travels alone. Several messages may be merged on
@@ -407,21 +410,6 @@ impl Replica {
         Ok(output)
     }
 
-    /// Whether this is a change of the members, and that it is committed is not on disk yet. Until then
-    /// nobody may hear of it, in whatever way: a member that is removed is gone then, and whoever is left
-    /// without it, and has forgotten that it is not needed any more, would wait for its vote for ever. A
-    /// leader that is removed itself has no secrets.
-    fn is_secret(&self, committed: &Entry) -> bool {
-        is_change(committed)
-            && committed.index > self.durable.commit
-            && !(self.holds_office() && self.removes_this(committed))
-    }
-
-    fn removes_this(&self, change: &Entry) -> bool {
-        let own = Change::Remove(self.node.raft.id);
-        codec::decode_change(&change.data).is_ok_and(|(_, change)| change == own)
-    }
-
     /// Hands out what is committed, up to the first change of the members that is a secret.
     fn hand_out(&mut self, output: &mut Output) -> Result<(), Error> {
         while let Some(next) = self.held.front()
@@ -505,10 +493,6 @@ impl Replica {
             && log.unstable_snapshot().is_none()
             && (!self.is_alone() || log.persisted == log.last_index())
     }
-}
-
-fn is_change(entry: &Entry) -> bool {
-    entry.entry_type != EntryType::EntryNormal
 }
 
 #[cfg(test)]

@@ -28,6 +28,11 @@ pub(super) struct Farewell {
     ticks: usize,
 }
 
+/// Whether a committed entry changes the members.
+pub(super) fn is_change(entry: &Entry) -> bool {
+    entry.entry_type != EntryType::EntryNormal
+}
+
 impl Replica {
     /// Whether a membership change would be taken now: one at a time.
     pub fn can_change(&self) -> bool {
@@ -77,6 +82,21 @@ impl Replica {
             self.conf_state = self.node.apply_conf_change(&change)?;
         }
         Ok(())
+    }
+
+    /// Whether this is a change of the members, and that it is committed is not on disk yet. Until then
+    /// nobody may hear of it, in whatever way: a member that is removed is gone then, and whoever is left
+    /// without it, and has forgotten that it is not needed any more, would wait for its vote for ever. A
+    /// leader that is removed itself has no secrets.
+    pub(super) fn is_secret(&self, committed: &Entry) -> bool {
+        is_change(committed)
+            && committed.index > self.durable.commit
+            && !(self.holds_office() && self.removes_this(committed))
+    }
+
+    fn removes_this(&self, change: &Entry) -> bool {
+        let own = Change::Remove(self.node.raft.id);
+        codec::decode_change(&change.data).is_ok_and(|(_, change)| change == own)
     }
 
     /// What is written of the present state. That this leader is removed is not, before the others know: it
